@@ -1,0 +1,1 @@
+"""Training of the AUFace models and of LoRA adapters."""
