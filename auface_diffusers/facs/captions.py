@@ -1,0 +1,312 @@
+"""Annotation files to texts: streamed, in several processes, resumable, and never half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from auface_diffusers.facs.auset import AUSet
+from auface_diffusers.facs.describe import STYLES, Style, describe
+from auface_diffusers.facs.notation import Key
+from auface_diffusers.facs.readers import (
+    Annotation,
+    Bad,
+    JsonlReader,
+    Quarantine,
+    ReaderError,
+    TableReader,
+    get_source,
+    guess_source,
+    read_annotations,
+    table_reader,
+)
+from auface_diffusers.facs.readers.trees import TREES
+
+CHUNK = 500
+"""Rows that a worker takes at once."""
+_PARALLEL_FROM = 2_000_000  # bytes: below that, starting processes costs more than it saves
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Row = tuple[Annotation, str]
+"""An annotation (without its units, which are in the text already) and the JSON of what was said about it."""
+
+
+@dataclass(frozen=True)
+class CaptionOptions:
+    """What decides the output: a finished part is only continued with the same options.
+
+    ``seed`` varies the wording from row to row; None is the canonical text.
+    """
+
+    source: str = "auto"
+    style: Style = "anatomical"
+    seed: int | None = None
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class CaptionReport:
+    """What `caption_file` did: rows written, rows of them about which nothing is known, rows left out."""
+
+    rows: int
+    without_text: int
+    quarantined: int
+    resumed_at: int
+    summary: str
+
+
+def caption_file(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    options: CaptionOptions = CaptionOptions(),  # noqa: B008 - frozen
+    *,
+    workers: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> CaptionReport:
+    """Describe every row of an annotation file or data set.
+
+    ``out`` gets one JSON object a row, in the order of the file: frame, line, subject, task, face, image (where
+    there are any), ``aus`` (notation), ``text``, ``rules`` (ids that fired) and ``unknown`` (codes). A row about
+    which nothing is known (no face) has ``"text": null``. Bad rows go to ``out`` + ".quarantine.jsonl" with line
+    and reason.
+
+    The output is written beside its place and moved there when it is complete. A run that was stopped goes on where it
+    was, if file and options are the same.
+
+    Args:
+        path: file or folder, see `readers.sources`.
+        out: JSON Lines file to write.
+        options: source, style, seed and presence threshold.
+        workers: processes; None takes all cores for files above 2 MB, else one.
+        progress: called with the number of rows written so far.
+
+    Raises:
+        ReaderError: the input cannot be read as a whole, or the output cannot be written.
+        ValueError: an unknown style, or workers < 1.
+    """
+    if options.style not in STYLES:
+        raise ValueError(f"style {options.style!r}: allowed are {', '.join(STYLES)}")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers={workers} must be >= 1")
+    path, out = Path(path), Path(out)
+    options = replace(
+        options, source=guess_source(path) if options.source == "auto" else get_source(options.source).name
+    )
+    if workers is None:
+        workers = (os.cpu_count() or 1) if path.is_dir() or path.stat().st_size > _PARALLEL_FROM else 1
+    part = _Part(path, out, options)
+    with Quarantine(f"{out}.quarantine.jsonl") as quarantine, part:
+        resumed_at = part.rows
+        for row, said in _rows(path, options, workers, quarantine, skip=part.rows):
+            part.write(row, said)
+            if progress and part.rows % CHUNK == 0:
+                progress(part.rows)
+        part.finish()
+    if not quarantine.counts and not quarantine.notes:
+        Path(f"{out}.quarantine.jsonl").unlink()
+    if progress:
+        progress(part.rows)
+    return CaptionReport(part.rows, part.without_text, quarantine.total, resumed_at, quarantine.summary())
+
+
+# --- reading and describing ---------------------------------------------------------------------------------
+
+
+def _rows(path: Path, options: CaptionOptions, workers: int, quarantine: Quarantine, skip: int) -> Iterator[Row]:
+    """Rows that are not written yet, described. Skipped ones are only read: duplicates are found as in a full run."""
+    if options.source in TREES:  # rows are joined from several files: read here, described by the workers
+        rows = read_annotations(path, options.source, threshold=options.threshold, quarantine=quarantine)
+        for _ in range(skip):
+            next(rows, None)
+        yield from _spread(partial(_describe_rows, options), _chunks(rows), workers)
+        return
+    reader = table_reader(path, options.source, options.threshold)
+    check = reader.duplicate_filter().check
+    lines = reader.lines()
+    found = 0
+    while found < skip:
+        number, text = next(lines)
+        row = reader.parse_line(text, number)
+        row = check(row) if isinstance(row, Annotation) else row
+        found += isinstance(row, Annotation)
+        if isinstance(row, Bad):
+            quarantine.add(row)
+    for result in _spread(partial(_describe_lines, reader, options), _chunks(lines), workers):
+        if isinstance(result, Bad):
+            quarantine.add(result)
+            found += 1
+            continue
+        checked = check(result[0])
+        found += 1
+        if isinstance(checked, Bad):
+            quarantine.add(checked)
+        else:
+            yield checked, result[1]
+    if not found:
+        raise ReaderError(f"{path}: the table has a header, but no rows")
+
+
+def _describe_lines(
+    reader: TableReader | JsonlReader, options: CaptionOptions, lines: list[tuple[int, str]]
+) -> list[Row | Bad]:
+    out: list[Row | Bad] = []
+    for number, text in lines:
+        row = reader.parse_line(text, number)
+        if row is not None:
+            out.append(row if isinstance(row, Bad) else _describe_row(row, options))
+    return out
+
+
+def _describe_rows(options: CaptionOptions, rows: list[Annotation]) -> list[Row]:
+    return [_describe_row(row, options) for row in rows]
+
+
+_NO_UNITS = AUSet()
+Said = tuple[str | None, list[str]]
+
+
+@lru_cache(maxsize=20_000)
+def _canonical(parts: tuple[tuple[Key, float], ...], unscored: frozenset[Key], style: Style) -> Said:
+    """Text and rules of a score in letters: in a video most rows say what an earlier one said."""
+    return _say(AUSet.from_keys(dict(parts), unscored, ordered=True), style, None)
+
+
+def _say(aus: AUSet, style: Style, seed: int | None) -> Said:
+    said = describe(aus, style, seed)
+    return said.text, list(dict.fromkeys(said.resolution.rule_ids))
+
+
+def _describe_row(row: Annotation, options: CaptionOptions) -> Row:
+    text: str | None = None
+    rules: list[str] = []
+    if not row.aus and not row.absent:
+        pass  # no face, or nothing but unknown units: there is nothing to say
+    elif options.seed is not None:
+        # The line goes into the seed, so that a long run of equal rows does not repeat itself.
+        text, rules = _say(row.aus, options.style, options.seed * 1_000_003 + row.line)
+    elif options.style == "coder":  # the one style that keeps levels between letters
+        text, rules = _say(row.aus, options.style, None)
+    else:
+        rounded = row.aus.round()
+        text, rules = _canonical(tuple(rounded.parts.items()), rounded.unscored, options.style)
+    content = {"aus": row.aus.format(), "text": text, "rules": rules, "unknown": sorted(row.unknown)}
+    light = replace(row, aus=_NO_UNITS, unknown=frozenset(), absent=frozenset(), scores={})
+    return light, json.dumps(content, ensure_ascii=False)[1:]
+
+
+def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, CHUNK)):
+        yield chunk
+
+
+def _spread(
+    work: Callable[[list[Item]], list[Result]], chunks: Iterator[list[Item]], workers: int
+) -> Iterator[Result]:
+    """Apply ``work`` to chunks, in order, in ``workers`` processes; few are under way at once, so memory is flat."""
+    if workers == 1:
+        for chunk in chunks:
+            yield from work(chunk)
+        return
+    pool = ProcessPoolExecutor(workers, initializer=_take, initargs=(work,))
+    waiting: deque[Future[list[Result]]] = deque()
+    try:
+        for chunk in chunks:
+            waiting.append(pool.submit(_run, chunk))
+            if len(waiting) > 4 * workers:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_work: Callable[[list[Any]], list[Any]] | None = None
+
+
+def _take(work: Callable[[list[Any]], list[Any]]) -> None:
+    """Give a worker process its work once, so that chunks travel alone."""
+    global _work
+    _work = work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that writes
+
+
+def _run(chunk: list[Any]) -> list[Any]:
+    assert _work is not None
+    return _work(chunk)
+
+
+# --- output -------------------------------------------------------------------------------------------------
+
+
+class _Part:
+    """The output under way: ``OUT.part`` and, beside it, what it was made from."""
+
+    def __init__(self, path: Path, out: Path, options: CaptionOptions) -> None:
+        self.out = out
+        self.part = Path(f"{out}.part")
+        self.made_from = Path(f"{out}.part.json")
+        stat = path.stat()
+        self.key = {"path": str(path.resolve()), "size": stat.st_size, "mtime": stat.st_mtime_ns, **asdict(options)}
+        self.rows = 0
+        self.without_text = 0
+
+    def __enter__(self) -> _Part:
+        try:
+            self._continue_or_start()
+        except OSError as error:
+            raise ReaderError(f"output {self.part} cannot be written: {error.strerror}") from None
+        return self
+
+    def _continue_or_start(self) -> None:
+        same = self.made_from.exists() and self.part.exists() and _loads(self.made_from.read_text()) == self.key
+        if not same:
+            self.part.write_bytes(b"")
+            self.made_from.write_text(json.dumps(self.key))
+        self.file = self.part.open("r+b")
+        end = 0
+        for line in self.file:
+            if not line.endswith(b"\n"):
+                break  # the run was stopped within this line
+            end += len(line)
+            self.rows += 1
+            self.without_text += b', "text": null' in line
+        self.file.seek(end)
+        self.file.truncate()
+
+    def write(self, row: Annotation, said: str) -> None:
+        names = ("frame", "subject", "task", "face", "image")
+        where: dict[str, Any] = {name: value for name in names if (value := getattr(row, name))}
+        if row.line:
+            where["line"] = row.line
+        if row.confidence is not None:
+            where["confidence"] = row.confidence
+        self.file.write((json.dumps(where, ensure_ascii=False)[:-1] + ", " + said + "\n").encode())
+        self.rows += 1
+        self.without_text += ', "text": null' in said
+
+    def finish(self) -> None:
+        """Move the complete output into its place."""
+        self.file.close()
+        os.replace(self.part, self.out)
+        self.made_from.unlink()
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+def _loads(text: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return None
