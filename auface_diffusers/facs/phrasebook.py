@@ -104,7 +104,8 @@ def _combo_phrases(codes: tuple[str, ...], entry: Entry, part: str) -> Iterator[
     lex = lexicon()
     nouns = _options(lex.units[code].noun for code in codes)
     group = f", the {nouns}(?:, {nouns})*(?: and {nouns})? {_options(_list_words())}"
-    source = pattern(entry.say, part, _anatomical_slots()) + f"(?P<list>(?:{group})+)?"
+    tails = [f"(?P<list>(?:{group})+)", *(pattern(sign.text, part, {}, continues=entry.say) for sign in entry.signs)]
+    source = pattern(entry.say, part, _anatomical_slots()) + f"(?:{'|'.join(tails)})?"
     yield Phrase(codes, part, openings(entry.say, part), source)
     if entry.compact:
         adjectives = _options(lex.levels["compact_adjectives"].values())

@@ -16,9 +16,15 @@ if TYPE_CHECKING:
     import random
 
 SIDE_WORDS = {"L": "left", "R": "right", "T": "upper", "B": "lower"}
-_TO = {"both": "to both sides", "L": "to the left", "R": "to the right", "U": "to one side", "A": "more to one side"}
+_TO = {
+    "both": "to both sides",
+    "L": "to its own left",
+    "R": "to its own right",
+    "U": "to one side",
+    "A": "more to one side",
+}
 _LIPS = {"both": "the lips", "T": "the upper lip", "B": "the lower lip"}
-_COMPACT_SIDE = {"L": "left ", "R": "right ", "T": "upper ", "B": "lower ", "U": "one ", "A": "uneven "}
+_COMPACT_SIDE = {"L": "left ", "R": "right ", "T": "upper ", "B": "lower ", "U": "single ", "A": "uneven "}
 _TOKEN = re.compile(r"\[|\]|\||\{[^{}]*\}|[^\[\]|{}]+")
 
 

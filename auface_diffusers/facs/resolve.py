@@ -165,6 +165,7 @@ class _Work:
         balanced: set[tuple[Key, Key]] = set()
         residual: set[Key] = set()
         self.steady: set[Key] = set()
+        self.apart: list[set[Key]] = []  # pairs too unequal to balance, neither of which hides the other
         for case in active(self.mask).oppose:
             for a, b in self.pairs(case):
                 self.steady.update(key for key in (a, b) if key[0] in case.option)
@@ -173,7 +174,9 @@ class _Work:
                     self._hit(case.rule, "balanced", [a, b])
                     continue
                 strong, weak = (a, b) if self.levels[a] > self.levels[b] else (b, a)
-                if weak[0] not in case.option:
+                if weak[0] in case.option:
+                    self.apart.append({a, b})
+                else:
                     residual.add(weak)
                 self._hit(case.rule, "dominated", [strong, weak])
         return balanced, residual
@@ -194,7 +197,7 @@ class _Work:
         for whole in (True, False) if partners else (True,):  # first the combinations that take every partner along
             for case, keys, side in found:
                 inside = set(keys)
-                if not inside <= free:
+                if not inside <= free or any(pair <= inside for pair in self.apart):
                     continue
                 theirs: set[Key] = set().union(*(partners.get(key, _NONE) for key in keys)) if partners else set()
                 if (theirs <= inside) if whole else (theirs & inside):
@@ -208,7 +211,7 @@ class _Work:
         """Where a combination can stand: each side, or once if it has a unit in the middle or is the same on both."""
         levels, unscored = self.levels, self.unscored
         for code, level in spots.minimum.items():
-            if any(grade(levels[key]) < level for key in self.by_code[code]):
+            if any(grade(levels[key]) < level for key in self.by_code.get(code, ())):
                 return []
         for a, b in spots.twins:
             if levels.get(a) != levels.get(b) or (a in unscored) != (b in unscored):
