@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from auface_diffusers import __version__
 from auface_diffusers.facs import AUSet, NotationWarning, Subject, describe, preset, resolve, units
 from auface_diffusers.facs.describe import STYLES
+from auface_diffusers.facs.notation import split_name
 from auface_diffusers.facs.presets import presets, sources
 from auface_diffusers.facs.units import ActionUnit
 
@@ -26,11 +28,13 @@ CHANGED = {"hidden": "red", "dropped": "red", "cancelled": "red", "balanced": "y
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status: 0 done, 1 the input is at fault, 2 the call is."""
     arguments = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _stop)  # ends like Ctrl-C: workers are told, the part stays
     try:
         with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", NotationWarning)
+            warnings.simplefilter("once", NotationWarning)
             status: int = arguments.run(arguments)
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
         for warning in caught:
             print(f"auface: {warning.message}", file=sys.stderr)
         return status
@@ -43,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("auface: stopped; the same call goes on from here", file=sys.stderr)
         return 130
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,24 +81,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+SUBJECT = {"age": "40", "gender": "woman", "skin": "brown", "hair": "short black"}
+
+
 def _describe_parser(commands: Any) -> None:  # noqa: ANN401 - argparse's class for this is private
     command = commands.add_parser(
         "describe", help="text of a score, or of every row of an annotation file", description=_DESCRIBE_HELP
     )
-    command.add_argument("codes", help="FACS notation such as 1C+2C+L12D; with --from, a file or folder")
+    command.add_argument("codes", nargs="?", help="FACS notation such as 1C+2C+L12D; with --from, a file or folder")
     command.add_argument("--style", choices=STYLES, default="anatomical")
     command.add_argument("--seed", type=int, help="vary the wording of the anatomical style; else it is canonical")
     one = command.add_argument_group("for a score")
     one.add_argument("--emotion", action="store_true", help="name the emotion prototype that fits, if one does")
-    for name, example in (("age", "40"), ("gender", "woman"), ("skin", "brown"), ("hair", "short black")):
+    for name, example in SUBJECT.items():
         one.add_argument(f"--{name}", default="", help=f"who is shown, such as '{example}'")
     one.add_argument("--pose", default="", help="words on the head's pose, such as 'head turned left'")
     one.add_argument("--gaze", default="", help="words on the gaze, such as 'looking up'")
     many = command.add_argument_group("for a file")
     many.add_argument("--from", dest="source", metavar="SOURCE", help="format of the file, or auto; ? lists them")
-    many.add_argument("-o", "--output", metavar="OUT.jsonl", type=Path, help="where to write, one JSON object a row")
+    many.add_argument("-o", "--output", metavar="OUT.jsonl", help="where to write, one JSON object a row")
     many.add_argument("--threshold", type=float, help="from where a unit counts as present, in the source's own scale")
-    many.add_argument("--workers", type=int, help="processes (default: all cores for large files)")
+    many.add_argument("--workers", type=int, help="processes (default: all cores for what is above 2 MB)")
     command.set_defaults(run=_describe)
 
 
@@ -101,8 +112,15 @@ _DESCRIBE_HELP = (
 
 
 def _describe(arguments: argparse.Namespace) -> int:
+    if arguments.source == "?":
+        return _list_sources()
+    if arguments.codes is None:
+        return _refuse("describe needs a score such as 1C+2C+L12D, or --from SOURCE FILE -o OUT.jsonl")
     if arguments.source:
         return _describe_file(arguments)
+    idle = [name for name in ("output", "threshold", "workers") if getattr(arguments, name) is not None]
+    if idle:
+        return _refuse(f"--{', --'.join(idle)} goes with --from only")
     subject = Subject(*(getattr(arguments, name) for name in ("age", "gender", "skin", "hair", "pose", "gaze")))
     said = describe(
         arguments.codes,
@@ -118,7 +136,7 @@ def _describe(arguments: argparse.Namespace) -> int:
         done = said.resolution
         _print_json(
             {
-                "aus": done.raw.format(),
+                "aus": AUSet.parse(arguments.codes).format(),
                 "effective": done.effective.format(),
                 "style": said.style,
                 "text": said.text,
@@ -131,27 +149,38 @@ def _describe(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _describe_file(arguments: argparse.Namespace) -> int:
-    from auface_diffusers.facs.captions import CaptionOptions, caption_file
+def _refuse(message: str) -> int:
+    print(f"auface: {message}", file=sys.stderr)
+    return 2
+
+
+def _list_sources() -> int:
     from auface_diffusers.facs.readers import sources as reader_sources
 
-    if arguments.source == "?" or arguments.output is None:
-        for source in reader_sources().values():
-            print(f"{source.name:10} {source.description}", file=sys.stderr)
-        print("auface: name a source (or auto) and the output: --from SOURCE FILE -o OUT.jsonl", file=sys.stderr)
-        return 2
+    for source in reader_sources().values():
+        print(f"{source.name:10} {source.description}")
+    return 0
+
+
+def _describe_file(arguments: argparse.Namespace) -> int:
+    from auface_diffusers.facs.captions import CaptionOptions, caption_file, quarantine_path
+
+    idle = [name for name in (*SUBJECT, "pose", "gaze", "emotion") if getattr(arguments, name)]
+    if arguments.output is None or idle:
+        return _refuse(f"--{', --'.join(idle)} goes with a score" if idle else "name the output: -o OUT.jsonl")
     options = CaptionOptions(arguments.source, arguments.style, arguments.seed, arguments.threshold)
+    from rich.markup import escape
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed} rows"), TimeElapsedColumn())
     console = _console(error=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"describing {arguments.codes}", total=None)
+        task = progress.add_task(f"describing {escape(arguments.codes)}", total=None)
         report = caption_file(
             arguments.codes,
             arguments.output,
             options,
-            workers=arguments.workers,
+            workers=arguments.workers if arguments.workers is not None else _workers(Path(arguments.codes)),
             progress=lambda rows: progress.update(task, completed=rows),
         )
     if arguments.json:
@@ -162,8 +191,15 @@ def _describe_file(arguments: argparse.Namespace) -> int:
         if report.without_text:
             print(f"{report.without_text} rows without a text: no face, or nothing but unknown units", file=sys.stderr)
         if report.quarantined or "odd" in report.summary:
-            print(f"{report.summary}; see {arguments.output}.quarantine.jsonl", file=sys.stderr)
+            print(f"{report.summary}; see {quarantine_path(arguments.output)}", file=sys.stderr)
     return 0
+
+
+def _workers(path: Path) -> int:
+    """All cores that this process may use, unless starting processes would take longer than the work."""
+    if path.is_file() and path.stat().st_size < 2_000_000:
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _explain(arguments: argparse.Namespace) -> int:
@@ -206,8 +242,7 @@ def _units(arguments: argparse.Namespace) -> int:
         rows = [(u.code, u.name, u.kind, u.region, u.parts, u.muscles) for u in units.values()]
         _print_table(_console(), ("code", "name", "kind", "region", "parts", "muscles"), rows)
         return 0
-    (code,) = AUSet.parse(arguments.code).codes or ("0",)
-    unit = units[code]
+    unit = units[split_name(arguments.code)[0]]
     if arguments.json:
         _print_json(_unit_data(unit))
         return 0

@@ -22,7 +22,8 @@ def _score(draw, codes, levels):
     code = draw(st.sampled_from(codes))
     unit = units[code]
     parts = [*unit.part_names, *(["both", "both"] if unit.parts != "whole" else [])]
-    parts += ["U", "A"] if unit.parts == "sides" else []
+    if unit.parts == "sides":
+        parts += ["U"] if unit.one_sided else ["U", "A"]
     part = draw(st.sampled_from(parts))
     level = draw(st.one_of(levels, st.none()) if levels is not None else st.none())
     return _keys(code, part), level

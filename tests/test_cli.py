@@ -24,7 +24,7 @@ def test_describe(capsys):
     out = run(
         capsys, "describe", "12C", "--age", "40", "--gender", "woman", "--hair", "short black", "--gaze", "looking up"
     )[1]
-    assert out.startswith("A portrait of 40-year-old woman with short black hair, looking up. The lip corners")
+    assert out.startswith("A portrait of a 40-year-old woman with short black hair, looking up. The lip corners")
 
 
 def test_describe_json(capsys):
@@ -77,8 +77,11 @@ def test_presets(capsys):
         (["units", "3"], 1, "write 4"),
         (["presets", "bored"], 1, "no preset 'bored'"),
         (["describe", "--from", "openface", "nowhere.csv", "-o", "out.jsonl"], 1, "nowhere.csv"),
-        (["describe", "--from", "?", "x"], 2, "openface"),
+        (["describe"], 2, "needs a score"),
         (["describe", "--from", "openface", "x.csv"], 2, "-o OUT.jsonl"),
+        (["describe", "12C", "-o", "x.jsonl", "--workers", "2"], 2, "--output, --workers goes with --from"),
+        (["describe", "--from", "auto", "x.csv", "-o", "y.jsonl", "--emotion"], 2, "--emotion goes with a score"),
+        (["units", "12+14"], 1, "12+14"),
     ],
 )
 def test_errors_say_what_is_wrong_without_a_traceback(capsys, arguments, status, message):
@@ -91,8 +94,25 @@ def test_errors_say_what_is_wrong_without_a_traceback(capsys, arguments, status,
 
 def test_a_wrong_call_exits_with_2():
     with pytest.raises(SystemExit) as exit_:
-        main(["describe"])
+        main(["describe", "12C", "--style", "prose"])
     assert exit_.value.code == 2
+
+
+def test_sources_are_listed(capsys):
+    status, out, _ = run(capsys, "describe", "--from", "?")
+    assert status == 0
+    assert out.splitlines()[0].startswith("bp4d")
+
+
+def test_a_closed_stdout_is_no_traceback():
+    done = subprocess.run(
+        f"{sys.executable} -m auface_diffusers.cli describe 12 >&-",
+        shell=True,  # noqa: S602 - the shell closes it
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
 
 
 def test_warnings_go_to_stderr(capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Literal
 
 from auface_diffusers.facs import notation
@@ -34,7 +35,7 @@ class AUSet:
 
     A unit scored without an intensity ("12") counts as C everywhere (a bare 43 as E: closed eyes); the set
     remembers that the level is assumed, so that texts do not claim it (`unscored`). Equality and hash compare
-    levels only.
+    levels only. Where sides are told (L, R), a score of the same unit that tells none (U, A) is dropped.
 
     Args:
         levels: channel or unit name (``"L12"``, ``"12"``, ``"28:T"``) to a level: a number in [0, 5], a letter
@@ -57,17 +58,22 @@ class AUSet:
             if isinstance(level, str):
                 level = notation.parse_letter(level, str(name))
             for key in keys:
-                scores[key] = units[key[0]].unscored_level if level is None else check_level(level)
-                if level is None:
+                if level is None and key not in scores:
                     unscored.add(key)
+                elif level is not None:
+                    unscored.discard(key)
+                scores[key] = units[key[0]].unscored_level if level is None else check_level(level)
         self._fill(scores, unscored)
 
     def _fill(self, levels: Mapping[Key, float], unscored: Iterable[Key], *, ordered: bool = False) -> None:
         if ordered:
             self._levels = dict(levels)
         else:
-            kept = sorted((key for key, level in levels.items() if level > 0), key=notation.sort_key)
-            self._levels = {key: levels[key] for key in kept}
+            kept = [key for key, level in levels.items() if level > 0 and key[0] != "0"]
+            for vague, clear in (("A", "LR"), ("U", "LRA")):  # a side that is told overrides one that is not
+                told = {code for code, part in kept if part and part in clear}
+                kept = [key for key in kept if key[1] != vague or key[0] not in told]
+            self._levels = {key: levels[key] for key in sorted(kept, key=notation.sort_key)}
         self._unscored = frozenset(key for key in unscored if self._levels.get(key) == units[key[0]].unscored_level)
 
     @classmethod
@@ -117,8 +123,8 @@ class AUSet:
 
     @property
     def parts(self) -> Mapping[Key, float]:
-        """The levels by ``(code, part)``, nothing joined; for code that works side by side. Not to be changed."""
-        return self._levels
+        """The levels by ``(code, part)``, nothing joined; for code that works side by side."""
+        return MappingProxyType(self._levels)
 
     @property
     def unscored(self) -> frozenset[Key]:
@@ -190,14 +196,14 @@ class AUSet:
             {_mirrored(key): level for key, level in self._levels.items()}, map(_mirrored, self._unscored)
         )
 
-    def only(self, names: Iterable[str | int]) -> AUSet:
+    def only(self, names: str | int | Iterable[str | int]) -> AUSet:
         """Keep the named units (``12``) or channels (``"L12"``); the rest is dropped."""
-        wanted = {key for name in names for key in notation.parse_name(str(name), all_parts=True)}
+        wanted = _keys_of(names)
         return self._where(lambda key: key in wanted)
 
-    def without(self, names: Iterable[str | int]) -> AUSet:
+    def without(self, names: str | int | Iterable[str | int]) -> AUSet:
         """Drop the named units (``12``) or channels (``"L12"``)."""
-        unwanted = {key for name in names for key in notation.parse_name(str(name), all_parts=True)}
+        unwanted = _keys_of(names)
         return self._where(lambda key: key not in unwanted)
 
     def round(self) -> AUSet:
@@ -245,6 +251,12 @@ class AUSet:
 
     def __repr__(self) -> str:
         return f"AUSet.parse({self.format()!r})"
+
+
+def _keys_of(names: str | int | Iterable[str | int]) -> set[Key]:
+    """Keys of one name or several, a bare code standing for all of its parts."""
+    listed = [names] if isinstance(names, str | int) else names
+    return {key for name in listed for key in notation.parse_name(str(name), all_parts=True)}
 
 
 def _mirrored(key: Key) -> Key:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import pkgutil
 import signal
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
 from auface_diffusers.facs.auset import AUSet
 from auface_diffusers.facs.describe import STYLES, Style, describe
+from auface_diffusers.facs.locks import lock_file
 from auface_diffusers.facs.notation import Key
 from auface_diffusers.facs.readers import (
     Annotation,
@@ -33,7 +38,6 @@ from auface_diffusers.facs.readers.trees import TREES
 
 CHUNK = 500
 """Rows that a worker takes at once."""
-_PARALLEL_FROM = 2_000_000  # bytes: below that, starting processes costs more than it saves
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -65,58 +69,101 @@ class CaptionReport:
     summary: str
 
 
+def quarantine_path(out: str | os.PathLike[str]) -> Path:
+    """Where `caption_file` puts the rows that it leaves out."""
+    return Path(f"{os.fspath(out)}.quarantine.jsonl")
+
+
 def caption_file(
     path: str | os.PathLike[str],
     out: str | os.PathLike[str],
     options: CaptionOptions = CaptionOptions(),  # noqa: B008 - frozen
     *,
-    workers: int | None = None,
+    workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> CaptionReport:
     """Describe every row of an annotation file or data set.
 
     ``out`` gets one JSON object a row, in the order of the file: frame, line, subject, task, face, image (where
     there are any), ``aus`` (notation), ``text``, ``rules`` (ids that fired) and ``unknown`` (codes). A row about
-    which nothing is known (no face) has ``"text": null``. Bad rows go to ``out`` + ".quarantine.jsonl" with line
-    and reason.
+    which nothing is known (no face) has ``"text": null``. Bad rows go to `quarantine_path` with line and reason.
 
-    The output is written beside its place and moved there when it is complete. A run that was stopped goes on where it
-    was, if file and options are the same.
+    The output is written beside its place and moved there when it is complete. A run that was stopped goes on where
+    it was, if files, options and version are the same. A second run to the same output is refused while one is on.
 
     Args:
         path: file or folder, see `readers.sources`.
         out: JSON Lines file to write.
         options: source, style, seed and presence threshold.
-        workers: processes; None takes all cores for files above 2 MB, else one.
+        workers: processes. They are started afresh (spawn): a script that uses them needs an
+            ``if __name__ == "__main__":`` guard.
         progress: called with the number of rows written so far.
 
     Raises:
-        ReaderError: the input cannot be read as a whole, or the output cannot be written.
+        ReaderError: the input cannot be read as a whole, or the output cannot be written; ``out`` is as before then.
         ValueError: an unknown style, or workers < 1.
     """
     if options.style not in STYLES:
         raise ValueError(f"style {options.style!r}: allowed are {', '.join(STYLES)}")
-    if workers is not None and workers < 1:
+    if workers < 1:
         raise ValueError(f"workers={workers} must be >= 1")
+    _check_output(Path(path), out)
     path, out = Path(path), Path(out)
-    options = replace(
-        options, source=guess_source(path) if options.source == "auto" else get_source(options.source).name
-    )
-    if workers is None:
-        workers = (os.cpu_count() or 1) if path.is_dir() or path.stat().st_size > _PARALLEL_FROM else 1
-    part = _Part(path, out, options)
-    with Quarantine(f"{out}.quarantine.jsonl") as quarantine, part:
+    known = guess_source(path) if options.source == "auto" else get_source(options.source).name
+    options = replace(options, source=known)
+    part = _Part(out, {**asdict(options), "input": _fingerprint(path), "version": _version()})
+    with part:
+        quarantine = Quarantine(quarantine_path(out))
         resumed_at = part.rows
-        for row, said in _rows(path, options, workers, quarantine, skip=part.rows):
-            part.write(row, said)
-            if progress and part.rows % CHUNK == 0:
-                progress(part.rows)
+        try:
+            for row, said in _rows(path, options, workers, quarantine, skip=part.rows):
+                part.write(row, said)
+                if progress and part.rows % CHUNK == 0:
+                    progress(part.rows)
+        except ReaderError:
+            quarantine.discard()
+            if not part.rows:
+                part.discard()
+            raise
+        if quarantine.counts or quarantine.notes:
+            quarantine.close()
+        else:
+            quarantine.discard()
+            quarantine_path(out).unlink(missing_ok=True)  # of an earlier run
         part.finish()
-    if not quarantine.counts and not quarantine.notes:
-        Path(f"{out}.quarantine.jsonl").unlink()
     if progress:
         progress(part.rows)
     return CaptionReport(part.rows, part.without_text, quarantine.total, resumed_at, quarantine.summary())
+
+
+def _check_output(path: Path, out: str | os.PathLike[str]) -> None:
+    """Refuse an output that would destroy something, or cannot be written, before anything is read."""
+    place = Path(out)
+    if os.fspath(out) in ("", "-"):
+        raise ReaderError(f"output {os.fspath(out)!r}: name a file; it is moved into place when it is complete")
+    if place.exists() and not place.is_file():
+        raise ReaderError(f"output {place} is a folder or a device: name a file")
+    if not place.parent.is_dir():
+        raise ReaderError(f"output {place} cannot be written: there is no folder {place.parent}")
+    if place.resolve() == path.resolve():
+        raise ReaderError(f"output {place} is the input itself: name another file")
+
+
+def _fingerprint(path: Path) -> str:
+    """Changes with the names, sizes and times of the input's files."""
+    try:
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    except OSError as error:
+        raise ReaderError(f"{error.filename or path} cannot be read: {error.strerror}") from None
+    return hashlib.sha256(repr((str(path.resolve()), facts)).encode()).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _version() -> str:
+    """Changes with the tables that decide the texts."""
+    tables = ("units.toml", "interactions.toml", "lexicon/en.toml")
+    return hashlib.sha256(b"".join(pkgutil.get_data(__package__, name) or b"" for name in tables)).hexdigest()
 
 
 # --- reading and describing ---------------------------------------------------------------------------------
@@ -189,11 +236,12 @@ def _say(aus: AUSet, style: Style, seed: int | None) -> Said:
 def _describe_row(row: Annotation, options: CaptionOptions) -> Row:
     text: str | None = None
     rules: list[str] = []
-    if not row.aus and not row.absent:
+    if not row.aus and not row.absent and row.unknown:
         pass  # no face, or nothing but unknown units: there is nothing to say
     elif options.seed is not None:
-        # The line goes into the seed, so that a long run of equal rows does not repeat itself.
-        text, rules = _say(row.aus, options.style, options.seed * 1_000_003 + row.line)
+        # The row's place goes into the seed, so that a long run of equal rows does not repeat itself.
+        place = f"{options.seed} {row.subject} {row.task} {row.frame} {row.face} {row.line}"
+        text, rules = _say(row.aus, options.style, zlib.crc32(place.encode("utf-8", "replace")))
     elif options.style == "coder":  # the one style that keeps levels between letters
         text, rules = _say(row.aus, options.style, None)
     else:
@@ -218,7 +266,8 @@ def _spread(
         for chunk in chunks:
             yield from work(chunk)
         return
-    pool = ProcessPoolExecutor(workers, initializer=_take, initargs=(work,))
+    # spawn: a forked worker would keep the parent's pipes open, and outlive a parent that is killed
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_take, initargs=(work,))
     waiting: deque[Future[list[Result]]] = deque()
     try:
         for chunk in chunks:
@@ -250,39 +299,47 @@ def _run(chunk: list[Any]) -> list[Any]:
 
 
 class _Part:
-    """The output under way: ``OUT.part`` and, beside it, what it was made from."""
+    """The output under way: ``OUT.part`` and, beside it, what it is made from. One run holds it at a time."""
 
-    def __init__(self, path: Path, out: Path, options: CaptionOptions) -> None:
+    def __init__(self, out: Path, key: dict[str, Any]) -> None:
         self.out = out
         self.part = Path(f"{out}.part")
         self.made_from = Path(f"{out}.part.json")
-        stat = path.stat()
-        self.key = {"path": str(path.resolve()), "size": stat.st_size, "mtime": stat.st_mtime_ns, **asdict(options)}
+        self.key = key
         self.rows = 0
         self.without_text = 0
 
     def __enter__(self) -> _Part:
         try:
+            self.file = self.part.open("a+b")
+            self._lock()
             self._continue_or_start()
         except OSError as error:
             raise ReaderError(f"output {self.part} cannot be written: {error.strerror}") from None
         return self
 
+    def _lock(self) -> None:
+        try:
+            lock_file(self.file.fileno())
+        except OSError:
+            self.file.close()
+            raise ReaderError(f"another run is writing {self.out}: wait for it, or name another output") from None
+
     def _continue_or_start(self) -> None:
-        same = self.made_from.exists() and self.part.exists() and _loads(self.made_from.read_text()) == self.key
-        if not same:
-            self.part.write_bytes(b"")
-            self.made_from.write_text(json.dumps(self.key))
-        self.file = self.part.open("r+b")
+        same = self.made_from.exists() and _loads(self.made_from.read_text(encoding="utf-8")) == self.key
         end = 0
-        for line in self.file:
-            if not line.endswith(b"\n"):
-                break  # the run was stopped within this line
-            end += len(line)
-            self.rows += 1
-            self.without_text += b', "text": null' in line
+        if same:
+            self.file.seek(0)
+            for line in self.file:
+                if not line.endswith(b"\n"):
+                    break  # the run was stopped within this line
+                end += len(line)
+                self.rows += 1
+                self.without_text += b', "text": null' in line
+        else:
+            self.made_from.write_text(json.dumps(self.key), encoding="utf-8")
+        self.file.truncate(end)
         self.file.seek(end)
-        self.file.truncate()
 
     def write(self, row: Annotation, said: str) -> None:
         names = ("frame", "subject", "task", "face", "image")
@@ -297,9 +354,21 @@ class _Part:
 
     def finish(self) -> None:
         """Move the complete output into its place."""
-        self.file.close()
-        os.replace(self.part, self.out)
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        if os.name == "nt":  # Windows moves closed files only
+            self.file.close()
+        try:
+            os.replace(self.part, self.out)
+        except OSError as error:
+            raise ReaderError(f"output {self.out} cannot be written: {error.strerror}; it is in {self.part}") from None
         self.made_from.unlink()
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        self.file.close()
+        self.part.unlink(missing_ok=True)
+        self.made_from.unlink(missing_ok=True)
 
     def __exit__(self, *_: object) -> None:
         self.file.close()

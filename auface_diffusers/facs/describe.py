@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from auface_diffusers.facs import presets
 from auface_diffusers.facs.auset import AUSet
 from auface_diffusers.facs.levels import grade
-from auface_diffusers.facs.lexicon import lexicon
+from auface_diffusers.facs.lexicon import Entry, lexicon
 from auface_diffusers.facs.notation import Key, parse_name
 from auface_diffusers.facs.phrases import render
 from auface_diffusers.facs.resolution import Resolution, RuleHit
@@ -41,14 +41,15 @@ class Subject:
     gaze: str = ""
 
     def phrase(self) -> str:
-        """``"40-year-old woman with brown skin and short black hair, looking up"``."""
+        """``"a 40-year-old woman with brown skin and short black hair, looking up"``."""
         age = f"{self.age}-year-old" if str(self.age).isdigit() else str(self.age)
         who = " ".join(word for word in (age, self.gender or "person") if word)
-        looks = [f"{self.skin} skin" if self.skin and "skin" not in self.skin else self.skin]
-        looks.append(
-            f"{self.hair} hair" if self.hair and not any(w in self.hair for w in ("hair", "bald")) else self.hair
-        )
-        listed = " and ".join(look for look in looks if look)
+        article = "an" if who[0].lower() in "aeiou" or who.startswith(("8", "11-", "18-")) else "a"
+        who = f"{article} {who}"
+        skin = f"{self.skin} skin" if self.skin and "skin" not in self.skin else self.skin
+        hair = "a bald head" if self.hair == "bald" else self.hair
+        hair = f"{hair} hair" if hair and "hair" not in hair and "bald" not in hair else hair
+        listed = " and ".join(look for look in (skin, hair) if look)
         rest = "".join(f", {words}" for words in (self.pose, self.gaze) if words)
         return f"{who} with {listed}{rest}" if listed else f"{who}{rest}"
 
@@ -99,14 +100,15 @@ def describe(
 ) -> Description:
     """Describe a score in words.
 
-    Texts speak letters: every style but ``"coder"`` brings levels to A..E first. ``read_text`` takes the text of every
+    Texts speak letters: every style but ``"coder"`` rounds levels to A..E first, and ``resolution`` is the rounded
+    score's. ``read_text`` takes the text of every
     style but ``"tags"`` back to the effective score.
 
     Args:
         aus: the score, or its notation.
         style: "anatomical" (sentences on what the muscles visibly do), "compact" (at most 75 tokens of CLIP's
-            tokenizer for up to eight units), "tags" (comma list for tag-trained checkpoints) or "coder" (codes
-            with names).
+            tokenizer for up to eight units, subject and emotion not counted), "tags" (comma list for tag-trained
+            checkpoints) or "coder" (codes with names).
         seed: varies the wording of the anatomical style, never the meaning; None is the canonical text. The other
             styles have one wording.
         subject: who is shown, put in front.
@@ -122,10 +124,10 @@ def describe(
     resolution = resolve(aus if style == "coder" else aus.round())
     builder = _Builder(resolution.effective)
     rng = None if seed is None else _generator(seed, resolution.effective)
-    if subject:
-        who = subject.phrase() if isinstance(subject, Subject) else subject.strip().rstrip(".")
-        builder.add(f"{lexicon().frame['subject']}{who}." if style != "tags" else f"{who}, ")
-        builder.add(" " if style != "tags" else "")
+    who = subject.phrase() if isinstance(subject, Subject) else " ".join((subject or "").split()).strip(". ")
+    if who:
+        who = who.replace(". ", ", ")  # one sentence, so that `read_text` knows where it ends
+        builder.add(f"{lexicon().frame['subject']}{who}. " if style != "tags" else f"{who}, ")
     _WRITERS[style](builder, resolution, rng)
     if emotion:
         _add_emotion(builder, resolution.effective, style)
@@ -217,17 +219,23 @@ def _compact(builder: _Builder, resolution: Resolution, rng: random.Random | Non
 def _tags(builder: _Builder, resolution: Resolution, rng: random.Random | None) -> None:
     lex = lexicon()
     said: dict[str, list[Key]] = {}
-    for key in resolution.effective.parts:
-        if key not in resolution.neutral:
-            entry = lex.units[key[0]]
-            full = grade(resolution.effective.parts[key]) == 5
-            tag = entry.tags if full or not entry.tags_below_E else entry.tags_below_E
-            said.setdefault(tag, []).append(key)
+    for statement in statements(resolution, lex):
+        combo = lex.combos[statement.codes].tags if statement.kind == "combo" else ""
+        if combo:
+            said.setdefault(combo, []).extend(statement.keys)
+        elif statement.kind != "tension":
+            for key in statement.keys:
+                said.setdefault(_tag(lex.units[key[0]], resolution.effective.parts[key]), []).append(key)
     for number, (tag, keys) in enumerate(said.items()):
         builder.add(", " if number else "")
         builder.add_clause(tag, tuple(keys), "")
     if not said:
         builder.add("expressionless")
+
+
+def _tag(entry: Entry, level: float) -> str:
+    """Tag of a unit: a weaker one below a level, where there is one."""
+    return next((text for below, text in entry.tags_below if grade(level) < below), entry.tags)
 
 
 _SIDES = {
@@ -245,8 +253,8 @@ def _coder(builder: _Builder, resolution: Resolution, rng: random.Random | None)
     effective = resolution.effective
     if not effective:
         builder.add(f"0 ({units['0'].name.lower()})")
-    scores = effective.format().split("+")
-    for number, (score, (name, _)) in enumerate(zip(scores, effective.items(), strict=False)):
+    scores = effective.format().split("+") if effective else []
+    for number, (score, (name, _)) in enumerate(zip(scores, effective.items(), strict=True)):
         keys = parse_name(name)
         which = _SIDES[keys[0][1]] if len(keys) == 1 else ""
         builder.add(" + " if number else "")
@@ -263,7 +271,6 @@ def _add_emotion(builder: _Builder, effective: AUSet, style: str) -> None:
     if style == "tags":
         builder.add(f", {match.name}")
     else:
-        builder.add(
-            f"{'.' if style == 'compact' else ''} {lexicon().frame['emotion']}"
-            f"{match.source} prototype of {match.name}."
-        )
+        stop = "" if style == "anatomical" else "."
+        label = presets.labels()[match.source]
+        builder.add(f"{stop} {lexicon().frame['emotion']}{label} prototype '{match.name}'.")

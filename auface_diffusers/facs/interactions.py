@@ -159,8 +159,10 @@ def rules() -> Rules:
         contests[number] += [_case(rule, row, pair, row.get("tie", "first")) for pair in row.get("contest", ())]
         beats[number] += [_beat(rule, row, winners, losers) for winners, losers in row.get("beats", ())]
         cases.setdefault("merge", []).extend(_merge(rule, row, codes) for codes in row.get("merge", ()))
-        for kind in ("allow", "corrective"):
-            cases.setdefault(kind, []).extend(_case(rule, row, codes) for codes in row.get(kind, ()))
+        # a conflict that is allowed and has a phrase of its own is said by it, not by one that takes half of it
+        said = {frozenset(codes) for codes in row.get("merge", ())} if rule.reading else set()
+        cases.setdefault("allow", []).extend(_case(rule, row, p, frozenset(p) in said) for p in row.get("allow", ()))
+        cases.setdefault("corrective", []).extend(_case(rule, row, pair) for pair in row.get("corrective", ()))
         steady = frozenset(row.get("steady", ()))
         cases.setdefault("oppose", []).extend(_case(rule, row, pair, steady) for pair in row.get("oppose", ()))
         cases.setdefault("note", []).extend(_note(rule, row, code) for code in row.get("note", ()))

@@ -12,7 +12,7 @@ UNSCORED_LEVEL = 3.0
 # FACS intensities are not steps of equal size: A and E cover little of an action's range, C and D most of it
 # (K: common knowledge of FACS coders; no published curve exists). The weights are our choice (O): a trace is a
 # tenth of the full action, the step from C to D is the widest, and E is the full action.
-_WEIGHTS = (0.0, 0.10, 0.25, 0.50, 0.80, 1.0)
+LEVEL_WEIGHTS = (0.0, 0.10, 0.25, 0.50, 0.80, 1.0)
 
 
 def check_level(level: float) -> float:
@@ -39,12 +39,12 @@ def level_to_weight(level: float) -> float:
     Piecewise linear through 0, A 0.10, B 0.25, C 0.50, D 0.80, E 1.0 (see the note at the top of the file).
     """
     low = min(4, int(check_level(level)))
-    return _WEIGHTS[low] + (level - low) * (_WEIGHTS[low + 1] - _WEIGHTS[low])
+    return LEVEL_WEIGHTS[low] + (level - low) * (LEVEL_WEIGHTS[low + 1] - LEVEL_WEIGHTS[low])
 
 
 def weight_to_level(weight: float) -> float:
     """Inverse of `level_to_weight`. Raises `ValueError` unless ``weight`` lies in [0, 1]."""
     if not 0.0 <= weight <= 1.0:
         raise ValueError(f"weight {weight:g} is outside 0..1")
-    low = next(i for i in range(5) if weight <= _WEIGHTS[i + 1])
-    return low + (weight - _WEIGHTS[low]) / (_WEIGHTS[low + 1] - _WEIGHTS[low])
+    low = next(i for i in range(5) if weight <= LEVEL_WEIGHTS[i + 1])
+    return low + (weight - LEVEL_WEIGHTS[low]) / (LEVEL_WEIGHTS[low + 1] - LEVEL_WEIGHTS[low])

@@ -36,7 +36,7 @@ class Entry:
     tense: str = ""
     short: str = ""
     tags: str = ""
-    tags_below_E: str = ""
+    tags_below: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +84,9 @@ def lexicon() -> Lexicon:
 def _entry(codes: tuple[str, ...], row: dict[str, Any]) -> Entry:
     by_level = tuple(row.pop(letter) for letter in LETTERS if letter in row)
     compact = tuple(row.pop(f"compact_{letter}") for letter in LETTERS if f"compact_{letter}" in row)
+    below = tuple((level, text) for level, text in row.pop("tags_below", ()))
     signs = tuple(Sign(*sign) for sign in row.pop("signs", ()))
-    return Entry(codes=codes, by_level=by_level, compact_by_level=compact, signs=signs, **row)
+    return Entry(codes=codes, by_level=by_level, compact_by_level=compact, signs=signs, tags_below=below, **row)
 
 
 def level_word(level: float, scored: bool) -> str:

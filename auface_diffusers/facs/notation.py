@@ -30,10 +30,13 @@ Scores = tuple[dict[Key, float], set[Key]]
 MAX_CHARS = 10_000
 MAX_READINGS = 64
 _PARTS = ("", "L", "R", "U", "A", "T", "B")
-_OTHER = {"L": "R", "T": "B"}
+_OVERLAP = {"U": "LRA", "A": "LRU", "L": "UA", "R": "UA"}
+OTHER_PART = {"L": "R", "T": "B"}
 
 _SPLIT = re.compile(r"[^\s+,;]+|[+,;]")
-_GLUE = re.compile(r"(?i)\bA[UD]\s+(?=[\dMLR])|\b(?P<side>[LRU])\s+(?=(?:A[UD]\s*)?\d)|\s*(?P<mark>[=:@])\s*")
+_GLUE = re.compile(
+    r"(?i)\bA[UD]\s+(?=[\dMLR])|\b(?P<side>[LRU])\s+(?=(?:A[UD]\s*)?\d)|\s{0,20}(?P<mark>[=:@])\s{0,20}"
+)
 _UNIT = re.compile(
     r"(?P<side>[LRUAB])?(?:A[UD])?(?P<side2>[LR])?(?P<code>M?\d{1,6})"
     r"(?:(?P<letter>[A-E])|_?(?P<column>[RC])?=(?P<value>[-+.\dEINFA]+))?"
@@ -204,6 +207,8 @@ def _part(unit: ActionUnit, side: str, lip: str, token: str, column: int) -> str
     if unit.parts == "sides":
         if side == "B" and unit.one_sided:
             raise NotationError(f"{unit} is one-sided: write L{unit.code} or R{unit.code}", token, column)
+        if side == "A" and unit.one_sided:
+            raise NotationError(f"{unit} is one-sided: write L{unit.code} or R{unit.code}", token, column)
         return side if side in ("L", "R", "U", "A") else "U" if unit.one_sided else "both"
     return lip or ("both" if unit.parts == "lips" else "")
 
@@ -237,9 +242,15 @@ def _join(reading: Iterable[tuple[tuple[dict[Key, float], bool], str, int]]) -> 
                 continue
             if levels.get(key, level) != level:
                 raise NotationError(f"{channel_name(*key)} is scored twice, at different levels", token, column)
-            levels[key] = level
-            if not scored:
+            if scored:
+                unscored.discard(key)
+            elif key not in levels:
                 unscored.add(key)
+            levels[key] = level
+            if any((key[0], part) in levels for part in _OVERLAP.get(key[1], ())):
+                raise NotationError(
+                    f"{token} overlaps another score of {key[0]}: write L{key[0]} and R{key[0]}", token, column
+                )
     if zero and any(levels.values()):
         raise NotationError("0 is the neutral face: it stands alone", *zero)
     return levels, unscored
@@ -305,7 +316,7 @@ def joined(levels: Mapping[Key, float], unscored: frozenset[Key]) -> list[tuple[
             continue
         code, part = key
         scored = key not in unscored
-        other = (code, _OTHER.get(part, ""))
+        other = (code, OTHER_PART.get(part, ""))
         if levels.get(other) == level and (other not in unscored) == scored and not units[code].one_sided:
             done.add(other)
             out.append((code, level, scored))

@@ -45,6 +45,11 @@ def sources() -> dict[str, str]:
     return {name: row["title"] for name, row in load_table("presets.toml")["sources"].items()}
 
 
+def labels() -> dict[str, str]:
+    """Short names of the sources, for texts."""
+    return {name: row["label"] for name, row in load_table("presets.toml")["sources"].items()}
+
+
 def preset(
     name: str, strength: float = DEFAULT_STRENGTH, *, source: str | None = None, min_share: float | None = None
 ) -> AUSet:
@@ -58,7 +63,7 @@ def preset(
     Args:
         name: such as "sad", "fear" or "happily surprised".
         strength: 0 (neutral) to 1 (a unit that the source gives no level is at E); 0.6 is C.
-        source: "emfacs" or "du2014"; None takes the first that has the name.
+        source: "emfacs" or "du2014"; None takes the first that has the name or an alias of it, in this order.
         min_share: also take the units that at least this share (0..1) of people added; None takes the core only.
 
     Raises:
@@ -86,8 +91,8 @@ def closest(aus: AUSet) -> Preset | None:
     present = set(aus.parts)
     best: tuple[float, Preset] | None = None
     for candidate in presets():
-        core = set(candidate.aus.parts)
-        share = len(core) / len(present) if core <= present else 0.0
+        cores = [set(candidate.aus.parts), set(candidate.aus.mirror().parts)]  # an expression has no handedness
+        share = max(len(core) / len(present) if core <= present else 0.0 for core in cores)
         if share >= MIN_OVERLAP and (best is None or share > best[0]):
             best = (share, candidate)
     return best[1] if best else None

@@ -42,8 +42,9 @@ class TextReading(AUSet):
 def read_text(text: str) -> TextReading:
     """Read a description back to its score.
 
-    ``read_text(describe(x).text) == resolve(x).effective`` for every style but ``"tags"`` and every seed (levels
-    come back as letters). Other text is matched against common wordings, clause by clause.
+    ``read_text(describe(x).text) == resolve(x).effective.round()`` for every style but ``"tags"`` and every seed;
+    for levels that are letters that is the effective score itself, and style ``"coder"`` keeps other levels too.
+    Other text is matched against common wordings, clause by clause.
 
         >>> read_text("She raises one brow and smirks").format()
         'U1+U2+U12'
@@ -53,9 +54,17 @@ def read_text(text: str) -> TextReading:
     """
     if len(text) > MAX_CHARS:
         raise ValueError(f"{len(text)} characters are too long for one description: the limit is {MAX_CHARS}")
-    reader = _Reader(text)
-    reader.run()
-    return reader.reading()
+    text = " ".join(text.split())
+    whole = _Reader(text)
+    subject = _subject().match(whole.lower)
+    if subject:
+        # a subject of ours is followed by a text of ours; anybody else's portrait is read from its first word
+        rest = _Reader(text[subject.end() :])
+        rest.run()
+        if rest.exact and rest.text:
+            return rest.reading()
+    whole.run()
+    return whole.reading()
 
 
 class _Reader:
@@ -176,11 +185,17 @@ class _Reader:
 
 
 @lru_cache(maxsize=1)
+def _subject() -> re.Pattern[str]:
+    """The sentence on who is shown."""
+    return re.compile(rf"{re.escape(lexicon().frame['subject'].lower())}.*?\.(?: |$)")
+
+
+@lru_cache(maxsize=1)
 def _frame() -> re.Pattern[str]:
-    """Words around the clauses: openings, the subject, the emotion sentence, the neutral texts."""
+    """Words around the clauses: openings, the emotion sentence, the neutral texts."""
     frame = lexicon().frame
     parts = [pattern(opening, "", {}) for opening in frame["openings"]]
-    parts += [rf"{re.escape(frame[name].lower())}[^.]*\.?" for name in ("subject", "emotion")]
+    parts.append(rf"{re.escape(frame['emotion'].lower())}[^.]*\.?")
     parts += [pattern(frame["neutral"], "", {}), re.escape(frame["neutral_compact"])]
     return re.compile("(?:" + "|".join(parts) + ")")
 

@@ -130,7 +130,7 @@ class ConflictError(ValueError):
 
     def __init__(self, hits: tuple[RuleHit, ...]) -> None:
         said = "; ".join(f"{hit.id}: {' with '.join(hit.aus)}: {hit.why}" for hit in hits)
-        super().__init__(f"{said}. Remove one, or resolve without strict=True to keep the stronger")
+        super().__init__(f"{said}. Remove one, or resolve without strict to keep the stronger")
         self.hits = hits
 
 

@@ -17,8 +17,8 @@ from auface_diffusers.facs.notation import Key
 from auface_diffusers.facs.resolution import ConflictError, Fired, Merge, Resolution, sorted_trace
 from auface_diffusers.facs.units import units
 
-DOMINANCE = 2.0
-"""Difference in level from which the stronger of two opposed actions is the outcome (O)."""
+DOMINANCE = 2
+"""Difference in letters from which the stronger of two opposed actions is the outcome (O)."""
 _NONE: frozenset[Key] = frozenset()
 
 
@@ -63,6 +63,11 @@ class _Work:
         self.table = table
         self.levels = dict(aus.parts)
         self.unscored = aus.unscored
+        # Levels are compared as letters, so that a score and the text about it, which speaks letters, agree.
+        self.grades = {key: grade(level) for key, level in aus.parts.items()}
+        self.steady: set[Key] = set()
+        self.apart: list[set[Key]] = []  # pairs too unequal to balance, neither of which hides the other
+        self.together: set[tuple[Key, Key]] = set()  # pairs that only a phrase of their own can say
         self.mask = 0
         self.by_code: dict[str, list[Key]] = {}
         self.log: list[Fired] = []
@@ -86,7 +91,7 @@ class _Work:
                         yield a, b
 
     def measure(self, key: Key) -> float:
-        return self.table.closure.get(key[0], self.levels[key])
+        return self.table.closure.get(key[0], self.grades[key])
 
     # --- passes that drop ------------------------------------------------------------------------------------------
 
@@ -121,7 +126,7 @@ class _Work:
             key
             for code in winner_codes
             for key in self.by_code.get(code, ())
-            if not case.minimum or grade(self.measure(key)) >= case.minimum
+            if not case.minimum or self.measure(key) >= case.minimum
         ]
         if both_eyes and not all(any(part in ("", "A", side) for _, part in winners) for side in "LR"):
             return
@@ -162,18 +167,18 @@ class _Work:
         for case in active(self.mask).allow:
             for a, b in self.pairs(case):
                 self._hit(case.rule, "allowed", [a, b])
+                if case.option:
+                    self.together.add((a, b))
         balanced: set[tuple[Key, Key]] = set()
         residual: set[Key] = set()
-        self.steady: set[Key] = set()
-        self.apart: list[set[Key]] = []  # pairs too unequal to balance, neither of which hides the other
         for case in active(self.mask).oppose:
             for a, b in self.pairs(case):
                 self.steady.update(key for key in (a, b) if key[0] in case.option)
-                if abs(self.levels[a] - self.levels[b]) < DOMINANCE:
+                if abs(self.grades[a] - self.grades[b]) < DOMINANCE:
                     balanced.add((a, b))
                     self._hit(case.rule, "balanced", [a, b])
                     continue
-                strong, weak = (a, b) if self.levels[a] > self.levels[b] else (b, a)
+                strong, weak = (a, b) if self.grades[a] > self.grades[b] else (b, a)
                 if weak[0] in case.option:
                     self.apart.append({a, b})
                 else:
@@ -185,7 +190,7 @@ class _Work:
         """Distinctive combinations, longest first; a balanced pair is never torn apart by a longer one."""
         found = [(case, *spot) for case in active(self.mask).merge for spot in self._spots(case.option, residual)]
         partners: dict[Key, set[Key]] = {}
-        for a, b in balanced:
+        for a, b in balanced | self.together:
             partners.setdefault(a, set()).add(b)
             partners.setdefault(b, set()).add(a)
         if partners:  # of combinations of one length, those that settle a balance come first
@@ -209,12 +214,12 @@ class _Work:
 
     def _spots(self, spots: Spots, residual: set[Key]) -> list[tuple[tuple[Key, ...], str]]:
         """Where a combination can stand: each side, or once if it has a unit in the middle or is the same on both."""
-        levels, unscored = self.levels, self.unscored
+        levels, grades, unscored = self.levels, self.grades, self.unscored
         for code, level in spots.minimum.items():
-            if any(grade(levels[key]) < level for key in self.by_code.get(code, ())):
+            if any(grades[key] < level for key in self.by_code.get(code, ())):
                 return []
         for a, b in spots.twins:
-            if levels.get(a) != levels.get(b) or (a in unscored) != (b in unscored):
+            if (a in levels) != (b in levels) or grades.get(a) != grades.get(b) or (a in unscored) != (b in unscored):
                 break
         else:
             here = all(key in levels and key not in residual for key in spots.both)
@@ -236,7 +241,7 @@ class _Work:
     def note(self) -> None:
         """Things to know that change nothing: what detectors may see as well, what a pose hides, mesh collisions."""
         for case in active(self.mask).note:
-            keys = [key for key in self.by_code[case.members[0][0]] if grade(self.levels[key]) >= case.minimum]
+            keys = [key for key in self.by_code[case.members[0][0]] if self.grades[key] >= case.minimum]
             if keys:
                 detail = [f"mimics {code}" for code in case.option["mimics"]]
                 detail += [f"hides {region}" for region in case.option["hides"]]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from auface_diffusers.facs.lexicon import Lexicon, level_word
-from auface_diffusers.facs.notation import Key
+from auface_diffusers.facs.notation import OTHER_PART, Key
 from auface_diffusers.facs.resolution import Resolution
 
-_OTHER = {"L": "R", "T": "B"}
 _NOTHING: frozenset[str] = frozenset()
 
 
@@ -48,7 +47,7 @@ def statements(resolution: Resolution, lexicon: Lexicon) -> list[Statement]:
         code, part = key
         scored, hidden, silent = key not in unscored, key in neutral, muted.get(key, _NOTHING)
         keys: tuple[Key, ...] = (key,)
-        other = (code, _OTHER.get(part, ""))
+        other = (code, OTHER_PART.get(part, ""))
         if (
             other[1]
             and other not in done

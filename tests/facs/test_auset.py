@@ -34,6 +34,11 @@ P = AUSet.parse
         (P("U12B+A1A").choose_side("R"), "1A+R12B"),
         (AUSet({"12": 2.3, "L1": "B", "6": None, "28:T": 4, 17: 1.0}), "L1B+6+12=2.3+17A+28D:T"),
         (AUSet(), "0"),
+        (AUSet({"0": 3}), "0"),
+        (AUSet({"12": None, "L12": 3}), "L12C+R12"),
+        (P("A12C").merge(P("L12B")), "L12B"),
+        (P("1C+12D").only("12"), "12D"),
+        (P("1C+12D").without(12), "1C"),
     ],
 )
 def test_arithmetic(made, expected):

@@ -65,7 +65,7 @@ def test_a_real_openface_file(real_file, tmp_path):
 
 def test_processes_and_cache_change_nothing(tmp_path):
     path = write_openface(tmp_path / "of.csv", 3 * CHUNK, bad={7, CHUNK + 1})
-    for workers in (1, 2):
+    for workers in (1, 2):  # spawned: pytest is the main module, and is not run again
         caption_file(path, tmp_path / f"{workers}.jsonl", workers=workers)
     assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "2.jsonl").read_bytes()
     assert (tmp_path / "1.jsonl.quarantine.jsonl").read_bytes() == (tmp_path / "2.jsonl.quarantine.jsonl").read_bytes()
@@ -199,6 +199,78 @@ def test_files_that_cannot_be_read_leave_no_output(tmp_path, content, message):
     with pytest.raises(ReaderError, match=message):
         caption_file(path, tmp_path / "out.jsonl", CaptionOptions(source="openface"))
     assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("out", ["", "-", "folder", "of.csv", "no/folder/out.jsonl", "/dev/null"])
+def test_outputs_that_would_destroy_something_are_refused(tmp_path, out, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    path = write_openface(tmp_path / "of.csv", 3)
+    before = path.read_bytes()
+    with pytest.raises(ReaderError, match="output"):
+        caption_file("of.csv", out)
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "of.csv"]
+
+
+def test_a_failed_run_leaves_what_was_there(tmp_path):
+    good = write_openface(tmp_path / "of.csv", 3, bad={2})
+    out = tmp_path / "out.jsonl"
+    caption_file(good, out)
+    kept = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    bad = tmp_path / "bad.csv"
+    bad.write_bytes(b"\x89PNG\0")
+    with pytest.raises(ReaderError):
+        caption_file(bad, out, CaptionOptions(source="openface"))
+    bad.unlink()
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == kept
+    caption_file(write_openface(tmp_path / "of.csv", 3), out)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["of.csv", "out.jsonl"], "nothing to quarantine any more"
+
+
+def test_a_second_run_to_the_same_output_is_refused(tmp_path):
+    path = write_openface(tmp_path / "of.csv", CHUNK + 1)
+    out = tmp_path / "out.jsonl"
+    tried = []
+
+    def second(rows):
+        if rows == CHUNK:
+            with pytest.raises(ReaderError, match="another run is writing"):
+                caption_file(path, out)
+            tried.append(rows)
+
+    assert caption_file(path, out, progress=second).rows == CHUNK + 1
+    assert tried == [CHUNK]
+
+
+def test_a_changed_file_in_a_folder_starts_over(tmp_path):
+    labels = tmp_path / "ActionUnit_Labels" / "SN001"
+    labels.mkdir(parents=True)
+    for code in units.labelled_in("disfa"):
+        (labels / f"SN001_au{code}.txt").write_text("".join(f"{n},{2 * (code == '12')}\n" for n in range(2 * CHUNK)))
+    out = tmp_path / "out.jsonl"
+
+    def stop(rows):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        caption_file(labels.parent, out, CaptionOptions(seed=1), progress=stop)
+    (labels / "SN001_au12.txt").write_text("".join(f"{n},4\n" for n in range(2 * CHUNK)))
+    report = caption_file(labels.parent, out, CaptionOptions(seed=1))
+    rows = read_out(out)
+    assert report.resumed_at == 0
+    assert {row["aus"] for row in rows} == {"12D"}
+    assert len({row["text"] for row in rows}) > 20, "a seed varies equal rows of joined files"
+
+
+def test_a_neutral_row_has_a_text(tmp_path):
+    path = tmp_path / "codes.csv"
+    path.write_text("frame,aus\n1,0\n2,12C\n")
+    report = caption_file(path, tmp_path / "out.jsonl")
+    assert report.without_text == 0
+    assert read_out(tmp_path / "out.jsonl")[0]["text"] == describe("0").text
+    again = caption_file(tmp_path / "out.jsonl", tmp_path / "again.jsonl", CaptionOptions(source="jsonl"))
+    assert (again.rows, again.without_text) == (2, 0)
 
 
 def test_a_missing_file_and_a_missing_folder(tmp_path):

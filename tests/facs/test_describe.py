@@ -65,11 +65,14 @@ def test_no_emotion_word_unless_asked(aus):
 
 def test_emotion_names_the_closest_prototype():
     said = describe("6C+12C", emotion=True)
-    assert said.text.endswith("The combination fits the emfacs prototype of happiness.")
+    assert said.text.endswith("The combination fits the EMFACS-style prototype 'happiness'.")
     assert read_text(said.text) == AUSet.parse("6C+12C")
     assert describe("6C+12C", "tags", emotion=True).text.endswith(", happiness")
     assert read_text(describe("6C+12C", "compact", emotion=True).text) == AUSet.parse("6C+12C")
+    assert read_text(describe("6C+12C", "coder", emotion=True).text) == AUSet.parse("6C+12C")
     assert describe("6C", emotion=True).text == describe("6C").text
+    for side in "LR":  # an expression has no handedness
+        assert "contempt" in describe(f"{side}12A+{side}14A", emotion=True).text
     assert describe("6C+12C+17C+4C+9C", emotion=True).text == describe("6C+12C+17C+4C+9C").text, "too much else"
 
 
@@ -79,7 +82,7 @@ def test_subject(style):
         age=40, gender="woman", skin="dark brown", hair="short black", pose="head up", gaze="eyes closed"
     )
     said = describe("12D", style, subject=subject)
-    front = "A portrait of 40-year-old woman with dark brown skin and short black hair, head up, eyes closed."
+    front = "A portrait of a 40-year-old woman with dark brown skin and short black hair, head up, eyes closed."
     assert said.text == f"{front} {describe('12D', style).text}"
     assert read_text(said.text) == AUSet.parse("12D"), "the subject is no action unit"
     assert said.text[said.clauses[0].start : said.clauses[0].end] == said.clauses[0].text
@@ -88,14 +91,36 @@ def test_subject(style):
 @pytest.mark.parametrize(
     ("subject", "text"),
     [
-        (Subject(), "person"),
-        (Subject(age="elderly", gender="man"), "elderly man"),
-        (Subject(hair="bald head"), "person with bald head"),
-        (Subject(skin="freckled skin", gaze="looking up"), "person with freckled skin, looking up"),
+        (Subject(), "a person"),
+        (Subject(age="elderly", gender="man"), "an elderly man"),
+        (Subject(age=80, hair="bald"), "an 80-year-old person with a bald head"),
+        (Subject(skin="freckled skin", gaze="looking up"), "a person with freckled skin, looking up"),
     ],
 )
 def test_subject_phrases(subject, text):
     assert subject.phrase() == text
+
+
+def test_a_subject_of_two_sentences_or_of_blanks():
+    said = describe("12D", subject="a smiling woman. She looks up.")
+    assert said.text.startswith("A portrait of a smiling woman, She looks up. The lip")
+    assert read_text(said.text) == AUSet.parse("12D")
+    assert describe("12D", subject="  ").text == describe("12D").text
+
+
+def test_tags_say_what_is_left_of_a_conflict():
+    assert describe("12C+15C", "tags").text == "straight mouth"
+    assert describe("5C+43B", "tags").text == "half-closed eyes"
+    assert describe("12A", "tags").text == "light smile"
+    assert describe("12D", "tags").text == "smile"
+
+
+@pytest.mark.parametrize("score", ["5C+41C+4C", "1C+2C+5C+43B", "5C+7C+41C", "10C+17C+25C", "1C+2C+5C+7C"])
+def test_a_conflict_is_said_by_its_own_phrase(score):
+    said = describe(score)
+    pairs = [{"5", "41"}, {"5", "43"}, {"17", "25"}, {"5", "7"}]
+    (pair,) = [pair for pair in pairs if pair <= set(said.resolution.raw.codes)][:1]
+    assert [pair <= {code for code, _ in clause.keys} for clause in said.clauses].count(True) == 1, said.text
 
 
 def test_unscored_levels_are_not_claimed():

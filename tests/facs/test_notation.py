@@ -52,7 +52,8 @@ GOOD = [
     ("m83", "M83"),
     ("69+M69", "69+M69"),
     ("1+1", "1"),
-    ("12+L12C", "12"),
+    ("12+L12C", "L12C+R12"),
+    ("12C+12", "12C"),
 ]
 
 
@@ -100,6 +101,9 @@ BAD = [
     ("1C+smile", 4, "a FACS number"),
     ("12C+12D", 5, "scored twice"),
     ("12C+L12D", 5, "L12 is scored twice"),
+    ("A12C+L12D", 6, "overlaps another score of 12: write L12 and R12"),
+    ("L12D+U12C", 6, "overlaps"),
+    ("A46", 1, "L46 or R46"),
     ("0+12", 1, "stands alone"),
     ("12@", 1, "write 51@52"),
     ("@12", 1, "write 51@52"),

@@ -27,6 +27,8 @@ FREE = [
     ("upper lip curled, lower lip pulled down, lips rolled inward", "10+16+28"),
     ("drooping eyelids, mouth turned down, jaw thrust forward, head tilted back", "15+29+43B+53"),
     ("AU12 with AU 6C, and AU4", "4+6C+12"),
+    ("A portrait of a man with a broad smile and raised brows", "1+2+12D"),
+    ("A portrait of a woman smiling. Her brows are raised.", "1+2+12"),
     ("not smiling, brows raised", "1+2"),
     ("without raising the eyebrows", "0"),
     ("a photo of a city at night", "0"),
@@ -52,6 +54,12 @@ def test_confidence_falls_with_what_is_not_understood():
     assert read_text("a city at night").confidence == 0
     assert read_text("").confidence == 0
     assert read_text(describe("0").text).confidence == 1
+
+
+def test_white_space_does_not_matter():
+    text = describe("1C+L12D").text
+    assert read_text(text.replace(" ", "\n  ")) == read_text(text)
+    assert read_text(text.replace(" ", "\n  ")).confidence == 1
 
 
 def test_mixed_text_keeps_the_exact_parts():

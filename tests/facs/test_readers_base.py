@@ -292,3 +292,19 @@ def test_a_pickled_jsonl_reader_parses_the_same(tmp_path):
 def test_a_tree_is_no_single_table(tmp_path):
     with pytest.raises(ReaderError, match="disfa is a folder tree"):
         table_reader(disfa(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("SN001_au1.txt", "1,0\n2,3\n3,1\n"),
+        ("F001_T1_AU06.csv", "12,1\n13,1\n"),
+        ("numbers.csv", "1,0\n2,3\n"),
+        ("numbers.csv", "12,3\n13,3\n"),
+        ("F001_T1.csv", "1,0,0,0,0\n2,0,0,0,0\n"),
+    ],
+)
+def test_auto_does_not_take_a_row_of_numbers_for_a_header(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ReaderError, match="give the folder of the data set"):
+        read_annotations(tmp_path / name)

@@ -133,7 +133,7 @@ def test_every_combination_fires_alone(case):
 
 
 def test_strict_raises_on_exclusive_sets_only():
-    with pytest.raises(ConflictError, match=r"X1: 51C with 52B.*without strict=True") as error:
+    with pytest.raises(ConflictError, match=r"X1: 51C with 52B.*without strict to keep") as error:
         resolve(AUSet.parse("51C+52B+12C"), strict=True)
     assert [hit.id for hit in error.value.hits] == ["X1"]
     with pytest.raises(ConflictError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -158,6 +157,13 @@ class Quarantine:
             os.replace(self._file.name, self.path)
             self._file = None
 
+    def discard(self) -> None:
+        """Close without a file: whatever stood under its name before stays."""
+        if self._file is not None:
+            self._file.close()
+            os.unlink(self._file.name)
+            self._file = None
+
     def __enter__(self) -> Quarantine:
         return self
 
@@ -172,10 +178,8 @@ class Quarantine:
 
 
 def _open_beside(path: Path) -> IO[str]:
-    """Open a temporary file in the folder of ``path``, so that it can be renamed into place."""
+    """Open a file beside ``path`` that can be renamed into place; what a killed run left there is written over."""
     try:
-        return tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=path.name + ".", suffix=".part", delete=False
-        )
+        return open(f"{path}.part", "w", encoding="utf-8")
     except OSError as error:
         raise ReaderError(f"quarantine file {path} cannot be written: {error.strerror}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from auface_diffusers.facs.readers.base import ReaderError, shorten
@@ -36,6 +37,16 @@ def guess_source(path: Path) -> str:
     raise ReaderError(f"{path}: no known data set. Looked for {looked_for}. It has {listing(path)}")
 
 
+_AU_FILE = re.compile(r"(?i)SN\d+_au\d+\.txt|[FM]\d+_T\d+_AU\d+\.csv|AU\d+\.txt")
+
+
+def _is_headless(header: Header) -> bool:
+    """Whether what should be the header is a row of numbers: not all of them are different units."""
+    codes = [name.lstrip("0") for name in header.names]
+    numbers = all(name.replace(".", "", 1).isdecimal() for name in header.names)
+    return numbers and (len(set(codes)) < len(codes) or any(code not in units or code == "0" for code in codes))
+
+
 def _which_bp4d(header: Header) -> str:
     """BP4D+ coded more units than BP4D, but some copies of BP4D have a column for every number."""
     plus, plain = (set(units.labelled_in(name)) for name in ("bp4d+", "bp4d"))
@@ -47,6 +58,13 @@ def _guess_table(path: Path) -> str:
     if path.suffix.lower() in (".jsonl", ".ndjson") or first_line(path)[0].lstrip().startswith("{"):
         return "jsonl"
     header = read_header(path)
+    if BP4D_FILE.fullmatch(path.name) and len(label_titles(get_source("bp4d"), header.names)) > 1:
+        return _which_bp4d(header)
+    if _AU_FILE.fullmatch(path.name) or _is_headless(header):
+        raise ReaderError(
+            f"{path}: a table of numbers without a header, as DISFA and BP4D keep one unit a file: "
+            "give the folder of the data set, whose files belong together, or the source"
+        )
     titles = {name: label_titles(source, header.names) for name, source in sources().items()}
     meta = {name: find_meta(source, header.names) for name, source in sources().items()}
     counted = is_counted(get_source("openface3"), {code for code, _ in titles["openface3"].values()})
@@ -59,8 +77,6 @@ def _guess_table(path: Path) -> str:
         return "openface"
     if titles["libreface"]:
         return "libreface"
-    if BP4D_FILE.fullmatch(path.name) and titles["bp4d"]:
-        return _which_bp4d(header)
     if titles["pyfeat"]:
         if meta["pyfeat"].keys() & {"confidence", "x"}:
             return "pyfeat"
