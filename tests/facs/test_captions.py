@@ -168,12 +168,17 @@ def test_kill_dash_nine_and_go_on(tmp_path):
         "-o",
         str(out),
     ]
-    process = subprocess.Popen([*command, "--workers", "1"], start_new_session=True, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, "--workers", "2"], start_new_session=True, stderr=subprocess.DEVNULL)
     part = tmp_path / "out.jsonl.part"
     while process.poll() is None and not (part.exists() and part.stat().st_size > 50_000):
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.kill()  # the workers are not killed: they must notice
     process.wait()
+    for _ in range(100):
+        if not group_members(process.pid):
+            break
+        time.sleep(0.1)
+    assert group_members(process.pid) == []
     assert not out.exists()
     done = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True)
     report = json.loads(done.stdout)
