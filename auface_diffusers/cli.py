@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from auface_diffusers import __version__
+from auface_diffusers import __version__, cli_images
 from auface_diffusers.facs import AUSet, NotationWarning, Subject, describe, preset, resolve, units
 from auface_diffusers.facs.describe import STYLES
 from auface_diffusers.facs.notation import split_name
@@ -76,7 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     prototypes.add_argument("--source", choices=sorted(sources()), help="take the prototype of this source")
     prototypes.set_defaults(run=_presets)
 
+    cli_images.add_parsers(commands)
     for command in commands.choices.values():
+        if command.get_default("make"):
+            command.set_defaults(run=_make)
         command.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -282,6 +285,16 @@ def _presets(arguments: argparse.Namespace) -> int:
     _print_table(console, ("name", "source", "core", "often also"), rows)
     for name, title in sources().items():
         console.print(f"{name}: {title}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _make(arguments: argparse.Namespace) -> int:
+    """Run a subcommand that makes files; print their names, or as JSON all that it did."""
+    done = arguments.make(arguments)
+    if arguments.json:
+        _print_json(done)
+    else:
+        print("\n".join(str(done[name]) for name in ("output", "keypoints") if name in done))
     return 0
 
 

@@ -1,0 +1,72 @@
+"""Subcommands of ``auface`` that make pictures."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from auface_diffusers import cli_images
+from auface_diffusers.anatomy import control
+from auface_diffusers.cli import main
+
+
+def test_the_kinds_are_those_of_the_library():
+    assert cli_images.CONTROL_KINDS == tuple(control.KINDS)
+
+
+@pytest.mark.parametrize("kind", cli_images.CONTROL_KINDS)
+def test_control(kind, tmp_path, capsys):
+    out = tmp_path / "out.png"
+    assert main(["control", "12D+1C", "--kind", kind, "--size", "128", "-o", str(out)]) == 0
+    image = np.asarray(Image.open(out))
+    assert image.shape == (128, 128, 3)
+    assert image.std() > 1
+    assert capsys.readouterr().out == f"{out}\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["out.png"]
+
+
+def test_every_option_changes_the_picture(tmp_path, capsys):
+    def picture(*options):
+        out = tmp_path / "out.png"
+        assert main(["control", "12D", "--kind", "normal", "--size", "96", "-o", str(out), *options]) == 0
+        return out.read_bytes()
+
+    plain = picture()
+    assert plain == picture()
+    for options in (["--identity", "3"], ["--pose", "20,0,0"], ["--gaze", "30,0"], ["--size", "100"]):
+        assert picture(*options) != plain
+
+
+def test_key_points(tmp_path, capsys):
+    arguments = ["control", "12D", "-o", str(tmp_path / "a.png"), "--keypoints", str(tmp_path / "a.json"), "--json"]
+    assert main(arguments) == 0
+    done = json.loads(capsys.readouterr().out)
+    frame = json.loads((tmp_path / "a.json").read_text())
+    assert done["keypoints"] == str(tmp_path / "a.json")
+    assert (frame["canvas_width"], frame["canvas_height"]) == (512, 512)
+    assert len(frame["people"][0]["face_keypoints_2d"]) == 3 * 70
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["12F"], "12F"),
+        (["U12C"], "choose_side"),
+        (["12C", "--pose", "1,2"], "--pose '1,2'"),
+        (["12C", "--pose", "nan,0,0"], "-90..90"),
+        (["12C", "--size", "0"], "size"),
+    ],
+)
+def test_bad_input_leaves_no_file(tmp_path, capsys, options, message):
+    out = tmp_path / "out.png"
+    assert main(["control", *options, "-o", str(out)]) == 1
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_outputs_that_cannot_be_written(tmp_path, capsys):
+    assert main(["control", "12C", "-o", str(tmp_path)]) == 1
+    assert "name a file" in capsys.readouterr().err
+    assert main(["control", "12C", "-o", str(tmp_path / "no" / "out.png")]) == 1
+    assert "no" in capsys.readouterr().err
