@@ -7,7 +7,7 @@ from auface_diffusers.anatomy.control import control_image, pose_keypoints
 from auface_diffusers.anatomy.head import HeadMesh, HeadModel
 from auface_diffusers.anatomy.identity import sample_identity
 from auface_diffusers.anatomy.raster import rasterize
-from auface_diffusers.anatomy.render import Rendering, render, render_faces
+from auface_diffusers.anatomy.render import Rendering, project_points, render, render_faces, sample_appearances
 
 __all__ = [
     "Appearance",
@@ -18,8 +18,10 @@ __all__ = [
     "Rendering",
     "control_image",
     "pose_keypoints",
+    "project_points",
     "rasterize",
     "render",
     "render_faces",
+    "sample_appearances",
     "sample_identity",
 ]

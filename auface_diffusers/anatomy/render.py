@@ -155,6 +155,20 @@ def render(
     return Rendering(image, parts[:, ::step, ::step], depth[:, ::step, ::step], normals[..., ::step, ::step])
 
 
+def project_points(points: Tensor, appearances: Sequence[Appearance], camera: Camera) -> Tensor:
+    """Where `render` draws points (B, N, 3): x, y in pixels and depth, with each appearance's shift and zoom."""
+
+    def column(name: str) -> Tensor:
+        return points.new_tensor([getattr(look, name) for look in appearances])[:, None]
+
+    flat = camera.project(points)
+    half, zoom = camera.size / 2, column("zoom")
+    scale = camera.size / camera.height * zoom
+    x = (flat[..., 0] - half) * zoom + half + column("shift_x") * scale
+    y = (flat[..., 1] - half) * zoom + half - column("shift_y") * scale
+    return torch.stack([x, y, flat[..., 2]], -1)
+
+
 class _Painter:
     """One batch of pictures, from meshes to linear light."""
 
@@ -194,7 +208,7 @@ class _Painter:
         vertices = torch.cat([self.mesh.vertices, shoulders], 1)
         shoulder_normals = sheet_normals(shoulders.unflatten(1, (SHOULDER_ROWS, SHOULDER_COLUMNS))).flatten(1, 2)
         normals = torch.cat([self.mesh.normals, shoulder_normals], 1)
-        seen = rasterize(self.project(vertices), self.fixed.triangles, (self.size, self.size), self.fixed.both_sides)
+        seen = rasterize(project_points(vertices, self.appearances, self.camera), self.fixed.triangles, (self.size, self.size), self.fixed.both_sides)
         where = torch.cat([neck_where.new_zeros(self.batch, self.mesh.vertices.shape[1], 2), neck_where], 1)
         surface, spot, label, cloth_at = self._surface(seen, vertices, normals, where)
         image = backgrounds(self.appearances, self.size, self.device)
@@ -208,16 +222,6 @@ class _Painter:
         parts = torch.where(hair_solid > 0.5, torch.tensor(HAIR, dtype=torch.uint8, device=self.device), parts)
         direction = torch.zeros_like(image).index_put(spot, surface.normal)
         return image, parts, seen.depth, direction.movedim(-1, 1)
-
-    def project(self, points: Tensor) -> Tensor:
-        """Points (B, N, 3) to pixels, with each appearance's shift and zoom."""
-        flat = self.camera.project(points)
-        half = self.size / 2
-        zoom = self._column("zoom")[:, None]
-        scale = self.size / self.camera.height * zoom
-        x = (flat[..., 0] - half) * zoom + half + self._column("shift_x")[:, None] * scale
-        y = (flat[..., 1] - half) * zoom + half - self._column("shift_y")[:, None] * scale
-        return torch.stack([x, y, flat[..., 2]], -1)
 
     def _light(self, normals: Tensor) -> tuple[Tensor, Tensor]:
         """Ambient light (B, N, 3) and the lamp's visibility (B, N) at head and shoulder points."""
@@ -318,7 +322,7 @@ class _Painter:
         )
         triangles = self.fixed.soft_triangles
         both = torch.ones(len(triangles), dtype=torch.bool, device=self.device)
-        seen = rasterize(self.project(vertices), triangles, (self.size, self.size), both)
+        seen = rasterize(project_points(vertices, self.appearances, self.camera), triangles, (self.size, self.size), both)
         spot = _where((seen.triangle >= 0) & (seen.depth < depth))
         hit = seen.triangle[spot]
         count = moving.shape[1]

@@ -159,11 +159,10 @@ def to_their_side(head: HeadModel, fit: Fit, places: np.ndarray) -> None:
     """Move the points of inner lips and lids to the lip or lid that they are of."""
     vertices, skin = fit.vertices, np.unique(fit.triangles[fit.skin])
 
-    def moved(score: str) -> np.ndarray:
-        motion = head(aus=AUSet.parse(score)).vertices - head().vertices
-        return motion[0].norm(dim=-1).numpy()
+    def motion(score: str) -> np.ndarray:
+        return (head(aus=AUSet.parse(score)).vertices - head().vertices)[0].numpy()
 
-    jaw, lids = moved("26E"), moved("43E")
+    jaw, lids = np.linalg.norm(motion("26E"), axis=1), -motion("43E")[:, 1]
     lips = [v for v in skin if head.asset.masks["lips"][v] > 0.25 and vertices[v, 2] > 0]
     jaw, lids = jaw / jaw[lips].max(), lids / lids.max()
     for side, points in RIGHT_LIP.items():
@@ -175,12 +174,18 @@ def to_their_side(head: HeadModel, fit: Fit, places: np.ndarray) -> None:
             far = np.abs(vertices - places[k])
             cost = {v: far[v, 0] + 1.5 * far[v, 1] + max(0.0, z - vertices[v, 2]) for v in own}
             fit.snap(k, min(cost, key=lambda v: float(cost[v])))
+    shut = vertices + motion("43E")
+    upper_lid = [v for v in skin if lids[v] > 0.5]
     for side, points in RIGHT_LID.items():
         for k in points:
             away = np.linalg.norm(vertices - places[k], axis=1)
-            own = [v for v in skin if away[v] < 0.12 and (lids[v] > 0.25 if side == "upper" else lids[v] < 0.12)]
+            if side == "upper":
+                own = [v for v in skin if away[v] < 0.1 and lids[v] > 0.25]
+            else:  # the rim that the upper lid comes down to, not what it slides over
+                rim = min((shut[v, 1] for v in upper_lid if abs(shut[v, 0] - places[k][0]) < 0.03), default=np.inf)
+                own = [v for v in skin if away[v] < 0.1 and abs(lids[v]) < 0.12 and vertices[v, 1] < rim + 0.015]
             if own:
-                fit.snap(k, min(own, key=lambda v: float(away[v] - (0.02 * lids[v] if side == "upper" else 0))))
+                fit.snap(k, min(own, key=lambda v: float(away[v])))
 
 
 def main() -> None:
