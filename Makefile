@@ -10,7 +10,7 @@ BIN := .venv/bin
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/run.stamp  ## action units to text, and a real OpenFace file to captions
+demo: .venv/run.stamp  ## action units to text and faces, a real OpenFace file to captions, a sheet of every unit
 	@mkdir -p .cache
 	$(BIN)/auface explain 1C+2C+4B+L12D+15B
 	$(BIN)/auface describe 1C+2C+4B+L12D
@@ -22,6 +22,10 @@ demo: .venv/run.stamp  ## action units to text, and a real OpenFace file to capt
 	set -ex; \
 	$(BIN)/auface describe --from openface "$$file" -o .cache/demo.jsonl; \
 	head -n 3 .cache/demo.jsonl
+	$(BIN)/auface preview 1C+2C+5B+25C+26C --identity 7 -o .cache/face.png
+	$(BIN)/auface control 1C+2C+5B+25C+26C --kind openpose -o .cache/openpose.png
+	@echo "every unit at B and E on four people (about a minute):"
+	$(BIN)/auface sheet -o .cache/sheet.png
 
 test: .venv/dev.stamp  ## the quick tests
 	$(BIN)/pytest -q -m "not slow"

@@ -33,6 +33,24 @@ def add_parsers(commands: Any) -> None:  # noqa: ANN401 - argparse's class for t
     control.add_argument("--keypoints", type=Path, metavar="OUT.json", help="also write the POSE_KEYPOINT JSON")
     control.set_defaults(make=control_command)
 
+    preview = commands.add_parser("preview", help="a rendered face with a score")
+    preview.add_argument("codes", help="FACS notation such as 1C+2C+L12D")
+    preview.add_argument("--size", type=int, default=512, help="pixels, height and width (default 512)")
+    preview.add_argument("--identity", type=int, default=0, help="seed of the person (default 0)")
+    preview.add_argument("--seed", type=int, default=0, help="seed of light, clothes and background")
+    preview.add_argument("--pose", default="0,0,0", help="yaw,pitch,roll in degrees: to the person's left, up, left")
+    preview.add_argument("--gaze", default="0,0", help="yaw,pitch in degrees")
+    preview.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.png")
+    preview.set_defaults(make=preview_command)
+
+    sheet = commands.add_parser("sheet", help="a labelled grid of rendered faces: scores by identities")
+    sheet.add_argument("codes", nargs="*", help="scores, one a row; none: every unit with a shape")
+    sheet.add_argument("--levels", default="B,E", help="levels for units given without one (default B,E)")
+    sheet.add_argument("--identities", default="1,2,3,4", help="seeds of the people (default 1,2,3,4)")
+    sheet.add_argument("--size", type=int, default=160, help="pixels of a face (default 160)")
+    sheet.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.png")
+    sheet.set_defaults(make=sheet_command)
+
 
 def control_command(arguments: argparse.Namespace) -> dict[str, Any]:
     """Write a control image, and the key points if asked for."""
@@ -53,16 +71,38 @@ def control_command(arguments: argparse.Namespace) -> dict[str, Any]:
     return done
 
 
-def numbers(text: str, count: int, name: str) -> list[float]:
-    """``"30,0,-5"`` to numbers. Raises `ValueError` naming the option for anything but ``count`` of them."""
+def preview_command(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Write one rendered face."""
+    from auface_diffusers.anatomy import HeadModel, render_faces
+
+    aus = AUSet.parse(arguments.codes)
+    pose, gaze = numbers(arguments.pose, 3, "--pose"), numbers(arguments.gaze, 2, "--gaze")
+    head = HeadModel.from_default()
+    image = render_faces(head, aus, arguments.identity, arguments.size, arguments.seed, pose=pose, gaze=gaze)
+    save_png(image[0], arguments.output)
+    return {"output": str(arguments.output), "aus": aus.format(), "identity": arguments.identity}
+
+
+def sheet_command(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Write a grid: a row a score (units without a level at each of ``--levels``), a column a level and identity."""
+    from auface_diffusers.anatomy.sheet import draw_sheet, every_unit
+
+    people = [int(number) for number in numbers(arguments.identities, None, "--identities")]
+    rows = arguments.codes or every_unit()
+    levels = [level.strip() for level in arguments.levels.split(",")]
+    save_png(draw_sheet(rows, levels, people, arguments.size), arguments.output)
+    return {"output": str(arguments.output), "rows": len(rows), "levels": levels, "identities": people}
+
+
+def numbers(text: str, count: int | None, name: str) -> list[float]:
+    """``"30,0,-5"`` to numbers. Raises `ValueError` naming the option unless there are ``count`` (None: any)."""
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError:
         values = []
-    if len(values) != count:
-        raise ValueError(
-            f"{name} {text!r}: write {count} numbers with commas between, such as {','.join(['0'] * count)}"
-        )
+    if not values or count not in (None, len(values)):
+        example = ",".join(["0"] * (count or 3))
+        raise ValueError(f"{name} {text!r}: write {count or 'some'} numbers with commas between, such as {example}")
     return values
 
 

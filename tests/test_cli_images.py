@@ -70,3 +70,45 @@ def test_outputs_that_cannot_be_written(tmp_path, capsys):
     assert "name a file" in capsys.readouterr().err
     assert main(["control", "12C", "-o", str(tmp_path / "no" / "out.png")]) == 1
     assert "no" in capsys.readouterr().err
+
+
+def test_preview(tmp_path, capsys):
+    def picture(*options):
+        out = tmp_path / "out.png"
+        assert main(["preview", "12D", "--size", "64", "-o", str(out), *options]) == 0
+        return out.read_bytes()
+
+    plain = picture()
+    assert plain == picture()
+    for options in (["--identity", "3"], ["--seed", "1"], ["--pose", "20,0,0"], ["--gaze", "30,0"], ["--size", "66"]):
+        assert picture(*options) != plain
+
+
+def test_sheet(tmp_path, capsys):
+    out = tmp_path / "sheet.png"
+    options = ["--levels", "A,E", "--identities", "1,2", "--size", "48"]
+    assert main(["sheet", "12", "1C+L4B", *options, "-o", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 2
+    grid = np.asarray(Image.open(out)).astype(float)
+    assert grid.shape == (18 + 2 * 48, 96 + 4 * 48, 3)
+    faces = grid[18:66, 96:].reshape(48, 4, 48, 3).transpose(1, 0, 2, 3)
+    assert all(face.std() > 5 for face in faces)
+    assert np.abs(faces[0] - faces[2]).mean() > 0.5, "the levels differ"
+    assert np.abs(faces[0] - faces[1]).mean() > 5, "the people differ"
+    assert (grid[66:, 96 + 2 * 48 :] == 255).all(), "a score with levels is drawn once"
+
+
+def test_sheets_that_cannot_be(tmp_path, capsys):
+    out = str(tmp_path / "sheet.png")
+    assert main(["sheet", "12F", "-o", out]) == 1
+    assert main(["sheet", "12", "--levels", "F", "-o", out]) == 1
+    assert main(["sheet", "12", "--identities", "x", "-o", out]) == 1
+    assert main(["sheet", "12", "--size", "8", "-o", out]) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_unit_of_a_still_has_a_row():
+    from auface_diffusers.anatomy.sheet import every_unit
+    from auface_diffusers.facs import units
+
+    assert len(every_unit()) == sum(unit.still for unit in units.values())

@@ -208,7 +208,12 @@ class _Painter:
         vertices = torch.cat([self.mesh.vertices, shoulders], 1)
         shoulder_normals = sheet_normals(shoulders.unflatten(1, (SHOULDER_ROWS, SHOULDER_COLUMNS))).flatten(1, 2)
         normals = torch.cat([self.mesh.normals, shoulder_normals], 1)
-        seen = rasterize(project_points(vertices, self.appearances, self.camera), self.fixed.triangles, (self.size, self.size), self.fixed.both_sides)
+        seen = rasterize(
+            project_points(vertices, self.appearances, self.camera),
+            self.fixed.triangles,
+            (self.size, self.size),
+            self.fixed.both_sides,
+        )
         where = torch.cat([neck_where.new_zeros(self.batch, self.mesh.vertices.shape[1], 2), neck_where], 1)
         surface, spot, label, cloth_at = self._surface(seen, vertices, normals, where)
         image = backgrounds(self.appearances, self.size, self.device)
@@ -322,7 +327,9 @@ class _Painter:
         )
         triangles = self.fixed.soft_triangles
         both = torch.ones(len(triangles), dtype=torch.bool, device=self.device)
-        seen = rasterize(project_points(vertices, self.appearances, self.camera), triangles, (self.size, self.size), both)
+        seen = rasterize(
+            project_points(vertices, self.appearances, self.camera), triangles, (self.size, self.size), both
+        )
         spot = _where((seen.triangle >= 0) & (seen.depth < depth))
         hit = seen.triangle[spot]
         count = moving.shape[1]
