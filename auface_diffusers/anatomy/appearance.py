@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from auface_diffusers.anatomy.camera import Camera
+
 Color = tuple[float, float, float]
 T = TypeVar("T")
 
@@ -284,3 +286,17 @@ def _scene(draw: _Draw) -> dict[str, Any]:
         "blur": draw.uniform(0.0, 0.7),
         "noise": round(0.014 * draw.uniform() ** 2, 4),
     }
+
+
+def project_points(points: Tensor, appearances: Sequence[Appearance], camera: Camera) -> Tensor:
+    """Where `render` draws points (B, N, 3): x, y in pixels and depth, with each appearance's shift and zoom."""
+
+    def column(name: str) -> Tensor:
+        return points.new_tensor([getattr(look, name) for look in appearances])[:, None]
+
+    flat = camera.project(points)
+    half, zoom = camera.size / 2, column("zoom")
+    scale = camera.size / camera.height * zoom
+    x = (flat[..., 0] - half) * zoom + half + column("shift_x") * scale
+    y = (flat[..., 1] - half) * zoom + half - column("shift_y") * scale
+    return torch.stack([x, y, flat[..., 2]], -1)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from auface_diffusers.anatomy import light, shade
-from auface_diffusers.anatomy.appearance import BACKGROUNDS, Appearance
+from auface_diffusers.anatomy.appearance import BACKGROUNDS, Appearance, project_points
 from auface_diffusers.anatomy.background import backgrounds
 from auface_diffusers.anatomy.camera import Camera
 from auface_diffusers.anatomy.hair import (
@@ -153,20 +153,6 @@ def render(
         image = _develop(drawn, appearances, camera.size, supersample)
     step = supersample
     return Rendering(image, parts[:, ::step, ::step], depth[:, ::step, ::step], normals[..., ::step, ::step])
-
-
-def project_points(points: Tensor, appearances: Sequence[Appearance], camera: Camera) -> Tensor:
-    """Where `render` draws points (B, N, 3): x, y in pixels and depth, with each appearance's shift and zoom."""
-
-    def column(name: str) -> Tensor:
-        return points.new_tensor([getattr(look, name) for look in appearances])[:, None]
-
-    flat = camera.project(points)
-    half, zoom = camera.size / 2, column("zoom")
-    scale = camera.size / camera.height * zoom
-    x = (flat[..., 0] - half) * zoom + half + column("shift_x") * scale
-    y = (flat[..., 1] - half) * zoom + half - column("shift_y") * scale
-    return torch.stack([x, y, flat[..., 2]], -1)
 
 
 class _Painter:

@@ -46,7 +46,7 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Sample]]) -> int:
 def read_shard(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield (key, sample) pairs of a shard, in order. Raises `ValueError` naming the file if it is damaged."""
     try:
-        with tarfile.open(path) as tar:
+        with tarfile.open(path, "r:") as tar:
             key, sample = "", dict[str, bytes]()
             for entry in tar:
                 file = tar.extractfile(entry)
