@@ -38,8 +38,9 @@ lint: .venv/dev.stamp  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/dev.stamp  ## speed of the FACS core
+bench: .venv/dev.stamp  ## speed of what has a number to reach
 	$(BIN)/python tests/bench_facs.py
+	$(BIN)/python tests/bench_anatomy.py
 
 clean:  ## remove .venv and everything generated
 	rm -rf .venv .cache build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -14,6 +14,7 @@ from auface_diffusers.anatomy.appearance import Appearance
 from auface_diffusers.anatomy.asset import default_asset
 from auface_diffusers.anatomy.head import HeadMesh
 from auface_diffusers.anatomy.texture import noise
+from auface_diffusers.anatomy.vectors import unit
 
 COLUMNS, ON_SKULL, HANGING = 97, 14, 12
 ROWS = ON_SKULL + HANGING
@@ -63,7 +64,7 @@ def sheet_normals(points: Tensor) -> Tensor:
     wide = torch.cat([points[:, :, -2:-1], points, points[:, :, 1:2]], 2)  # round the head
     across = wide[:, :, 2:] - wide[:, :, :-2]
     down = torch.gradient(points, dim=1)[0]
-    return F.normalize(torch.cross(down, across, dim=-1), dim=-1)
+    return unit(torch.cross(down, across, dim=-1))
 
 
 @lru_cache(maxsize=64)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from auface_diffusers.anatomy.asset import HeadAsset, default_asset
 from auface_diffusers.anatomy.identity import PHENOTYPE, identity_codes, phenotype_weights
 from auface_diffusers.anatomy.tables import table
+from auface_diffusers.anatomy.vectors import unit
 from auface_diffusers.facs import AUSet, units
 from auface_diffusers.facs.levels import LEVEL_WEIGHTS, MAX_LEVEL
 
@@ -52,7 +53,7 @@ class HeadMesh:
         total = torch.zeros_like(self.vertices)
         for i in range(3):
             total = total.index_add(1, self.triangles[:, i], face)
-        return nn.functional.normalize(total, dim=-1)
+        return unit(total)
 
 
 class HeadModel(nn.Module):

@@ -9,12 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from auface_diffusers.anatomy.asset import HeadAsset, default_asset
-
-
-def unit(vectors: Tensor) -> Tensor:
-    """Vectors (..., 3) at length 1; several times faster than `functional.normalize` on so short a dimension."""
-    x, y, z = vectors.unbind(-1)
-    return vectors * (x * x + y * y + z * z).clamp(min=1e-20).rsqrt()[..., None]
+from auface_diffusers.anatomy.vectors import unit
 
 
 def harmonics(directions: Tensor) -> Tensor:
@@ -105,7 +100,7 @@ def _occlusion(asset: HeadAsset, count: int = 48, cells: int = 64) -> Tensor:
     face = torch.linalg.cross(b - a, c - a)
     for i in range(3):
         normals = normals.index_add(0, asset.triangles[:, i], face)
-    normals = F.normalize(normals, dim=-1)
+    normals = unit(normals)
     directions = fibonacci(count)
     visible = torch.stack([_seen(points, asset.vertices, normals, d, cells) for d in directions], 1)  # (V, D)
     facing = (normals @ directions.T).clamp(min=0)

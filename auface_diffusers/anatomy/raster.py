@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 _FAR = torch.iinfo(torch.int64).max
-_CANDIDATES = 1 << 22  # pixels tested at once: bounds memory, not the result
+_CANDIDATES = 1 << 19  # pixels tested at once: bounds memory, not the result
 
 
 class Fragments(NamedTuple):

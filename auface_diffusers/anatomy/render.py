@@ -33,6 +33,7 @@ from auface_diffusers.anatomy.identity import identity_codes
 from auface_diffusers.anatomy.looks import Looks, encode, gather
 from auface_diffusers.anatomy.raster import Fragments, rasterize
 from auface_diffusers.anatomy.render_tables import CLOTHES, EYES, HAIR, PARTS, SKIN, TEETH, TONGUE, fixed
+from auface_diffusers.anatomy.vectors import unit
 from auface_diffusers.anatomy.wrinkles import compose
 from auface_diffusers.facs import AUSet, units
 from auface_diffusers.facs.levels import LEVEL_WEIGHTS, MAX_LEVEL
@@ -246,7 +247,7 @@ class _Painter:
             face=spot[0],
             rest=still[:, :3],
             place=mixed[:, :3],
-            normal=light.unit(mixed[:, 3:6]),
+            normal=unit(mixed[:, 3:6]),
             ambient=mixed[:, 6:9],
             lit=mixed[:, 9],
             open=still[:, 6],
@@ -295,7 +296,7 @@ class _Painter:
         points, extra = hair_sheets(self.mesh, self.appearances)
         sheet = points.unflatten(1, (ROWS, COLUMNS))
         normals = sheet_normals(sheet).flatten(1, 2)
-        strands = F.normalize(torch.gradient(sheet, dim=1)[0], dim=-1).flatten(1, 2)
+        strands = unit(torch.gradient(sheet, dim=1)[0]).flatten(1, 2)
         lashes = self.mesh.vertices[:, self.fixed.lashes]
         vertices = torch.cat([points, lashes], 1)
         lash_normals = self.mesh.rotation[:, None, :, 2].expand_as(lashes)
@@ -326,7 +327,7 @@ class _Painter:
             spot[0],
             mixed[:, 13:16],
             mixed[:, :3],
-            light.unit(mixed[:, 3:6]),
+            unit(mixed[:, 3:6]),
             mixed[:, 6:9],
             one,
             one,
@@ -336,7 +337,7 @@ class _Painter:
         )
         is_hair = hit < self.fixed.hair_triangles
         color, cover = torch.zeros_like(mixed[:, :3]), torch.zeros_like(one)
-        along = light.unit(mixed[is_hair, 9:12])
+        along = unit(mixed[is_hair, 9:12])
         color[is_hair], cover[is_hair] = shade.hair(s.at(is_hair), self.scene, mixed[is_hair, 12:16], along)
         color[~is_hair], cover[~is_hair] = shade.lashes(s.at(~is_hair), self.scene, mixed[~is_hair, 12:14])
         solid = torch.zeros_like(depth).index_put(spot, cover * is_hair)

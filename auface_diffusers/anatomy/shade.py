@@ -10,8 +10,9 @@ from torch import Tensor
 
 from auface_diffusers.anatomy import texture
 from auface_diffusers.anatomy.hair import CENTER
-from auface_diffusers.anatomy.light import glint, unit
+from auface_diffusers.anatomy.light import glint
 from auface_diffusers.anatomy.looks import Looks
+from auface_diffusers.anatomy.vectors import unit
 
 EYE_RADIUS = 0.1383
 _IRIS_ANGLE = 0.435  # radians from the optical axis: an iris of 11.7 mm on this eyeball
@@ -129,7 +130,7 @@ def _scalp(rest: Tensor, looks: Looks, face: Tensor, tile: Tensor) -> Tensor:
     """Cover (M,) of the roots of the head's hair, so that it grows out of the skin rather than lies on it."""
     offset = rest - rest.new_tensor(CENTER)
     around = torch.atan2(offset[:, 0].abs(), offset[:, 2]).rad2deg()
-    up = torch.atan2(offset[:, 1], offset[:, :3:2].norm(dim=-1)).rad2deg()
+    up = torch.atan2(offset[:, 1], torch.hypot(offset[:, 0], offset[:, 2])).rad2deg()
     limit = looks.scalp[face, around.round().long().clamp(0, 180)]
     skull = (rest[:, 2] < 0.3) & ((rest[:, 0].abs() < 0.79) | (rest[:, 1] > 0.25))
     ragged = 2.5 * tile[:, 2] + 7 * (tile[:, 4] - 0.5)
@@ -195,7 +196,7 @@ def eyes(s: Surface, scene: Scene, centers: Tensor, ball: Tensor, rest_centers: 
     """Sclera, iris and pupil (M, 3). ``ball`` (M,) 0 right, 1 left; centres (B, 2, 3) as posed and (2, 3) at rest."""
     looks, face = scene.looks, s.face
     axis = unit(s.rest - rest_centers[ball])
-    angle = torch.atan2(axis[:, :2].norm(dim=-1), axis[:, 2])
+    angle = torch.atan2(torch.hypot(axis[:, 0], axis[:, 1]), axis[:, 2])
     turn = torch.atan2(axis[:, 1], axis[:, 0])
     r = angle / _IRIS_ANGLE
     soft = max(0.05, 0.6 * scene.pixel / (EYE_RADIUS * _IRIS_ANGLE))
