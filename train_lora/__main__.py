@@ -1,4 +1,4 @@
-"""``python -m train_lora COMMAND CONFIG.toml [key=value ...]``."""
+"""``python -m train_lora COMMAND CONFIG.toml [key=value ...] [--engine local|ray]``."""
 
 from __future__ import annotations
 
@@ -27,13 +27,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("config", help="TOML file; train_lora/configs has examples")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values in place of the file's")
-    arguments = parser.parse_args(argv)
+    parser.add_argument("--engine", help="what runs the work: local, or ray where it is installed; same as engine=...")
+    arguments = parser.parse_intermixed_args(argv)
+    overrides = [*arguments.overrides, *([f"engine={arguments.engine}"] if arguments.engine else [])]
 
     def show(done: int, all_of_them: int) -> None:
         sys.stderr.write(f"{arguments.command}: {done} of {all_of_them} shards\n")
 
     try:
-        result = COMMANDS[arguments.command](arguments.config, arguments.overrides, show)
+        result = COMMANDS[arguments.command](arguments.config, overrides, show)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.stderr.write(f"train_lora: {error}\n")
         return 1

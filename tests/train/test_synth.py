@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 import random
 import subprocess
 import sys
@@ -82,6 +83,43 @@ def test_shards_do_not_depend_on_workers_or_order(tmp_path):
     synth(one)
     synth(two)
     assert contents(one) == contents(two)
+
+
+def test_ray_is_asked_for_by_option_and_named_when_missing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # import ray fails, whether it is installed or not
+    arguments = ["synth", str(EXAMPLE), f"out={tmp_path / 'faces'}", "--engine", "ray", "shards=1", "per_shard=2"]
+    assert main(arguments) == 1
+    assert "pip install ray" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ray_makes_the_same_shards(tmp_path):
+    folder = Path(__file__).parents[2] / ".cache" / "ray"
+    if not (folder / "ready").exists():
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--target", folder, "--upgrade", "ray"]
+        done = subprocess.run(pip, capture_output=True, text=True, check=False)
+        if done.returncode and not os.environ.get("CI"):
+            pytest.skip(f"ray cannot be installed: {done.stderr[-200:]}")
+        assert done.returncode == 0, done.stderr
+        (folder / "ready").touch()
+    local = small(tmp_path / "local", shards=3)
+    synth(local)
+    spread = small(tmp_path / "ray", shards=3)
+    values = [f"{name}={getattr(spread, name)!r}" for name in ("shards", "per_shard", "size", "people")]
+    command = [
+        sys.executable,
+        "-m",
+        "train_lora",
+        "synth",
+        str(EXAMPLE),
+        f"out={spread.out}",
+        *values,
+        "--engine",
+        "ray",
+    ]
+    paths = os.pathsep.join([str(folder), str(EXAMPLE.parents[2])])
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": paths})
+    assert contents(spread) == contents(local)
 
 
 def test_a_second_run_makes_what_is_missing_only(tmp_path):

@@ -50,7 +50,9 @@ class SynthConfig:
         texts: wordings of each sample beside the canonical one.
         posed: share of samples with a turned head and gaze.
         shares: share of each kind of score, see `sample_aus`.
-        workers: processes. engine: "local", or "ray" where it is installed.
+        workers: processes of engine "local". engine: "local", or "ray" where it is installed: one task a shard, over
+            the machines of the cluster that ``RAY_ADDRESS`` names (each with this package and ``out`` on a shared
+            disk), or over this machine's cores.
     """
 
     out: str
@@ -237,7 +239,10 @@ def _make_shard(config: SynthConfig, number: int) -> int:
 def _run(config: SynthConfig, missing: list[int]) -> Iterator[int]:
     """Make shards; yield the number of each when it is there."""
     if config.engine == "ray":
-        import ray  # an optional way to spread the work over machines
+        try:
+            import ray  # an optional way to spread the work over machines
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError('engine "ray" needs ray: pip install ray, or engine "local"') from None
 
         task = ray.remote(_make_shard)
         waiting = [task.remote(config, number) for number in missing]
