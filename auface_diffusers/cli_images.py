@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from auface_diffusers.facs import AUSet
+from auface_diffusers.facs import AUSet, resolve
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +29,12 @@ def add_parsers(commands: Any) -> None:  # noqa: ANN401 - argparse's class for t
     control.add_argument("--identity", type=int, help="seed of the head; without it the average head")
     control.add_argument("--pose", default="0,0,0", help="yaw,pitch,roll in degrees: to the person's left, up, left")
     control.add_argument("--gaze", default="0,0", help="yaw,pitch in degrees")
+    control.add_argument(
+        "--landmarks",
+        type=Path,
+        metavar="IN.json",
+        help="draw over a photo: its 68 iBUG points, [[x, y], ...] in pixels",
+    )
     control.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.png")
     control.add_argument("--keypoints", type=Path, metavar="OUT.json", help="also write the POSE_KEYPOINT JSON")
     control.set_defaults(make=control_command)
@@ -57,15 +63,18 @@ def control_command(arguments: argparse.Namespace) -> dict[str, Any]:
     from auface_diffusers.anatomy import control_image, pose_keypoints
 
     aus = AUSet.parse(arguments.codes)
+    shown = resolve(aus).effective  # what the texts say
     place = {
+        "landmarks68": read_landmarks(arguments.landmarks) if arguments.landmarks else None,
         "identity": arguments.identity,
         "pose": numbers(arguments.pose, 3, "--pose"),
         "gaze": numbers(arguments.gaze, 2, "--gaze"),
     }
-    save_png(control_image(aus, arguments.kind, arguments.size, **place)[0], arguments.output)
-    done = {"output": str(arguments.output), "kind": arguments.kind, "size": arguments.size, "aus": aus.format()}
+    save_png(control_image(shown, arguments.kind, arguments.size, **place)[0], arguments.output)
+    done = {"output": str(arguments.output), "kind": arguments.kind, "size": arguments.size}
+    done |= {"aus": aus.format(), "effective": shown.format()}
     if arguments.keypoints:
-        (frame,) = pose_keypoints(aus, arguments.size, **place)
+        (frame,) = pose_keypoints(shown, arguments.size, **place)
         write_whole(arguments.keypoints, json.dumps(frame).encode())
         done["keypoints"] = str(arguments.keypoints)
     return done
@@ -77,10 +86,16 @@ def preview_command(arguments: argparse.Namespace) -> dict[str, Any]:
 
     aus = AUSet.parse(arguments.codes)
     pose, gaze = numbers(arguments.pose, 3, "--pose"), numbers(arguments.gaze, 2, "--gaze")
+    shown = resolve(aus).effective  # what the texts say
     head = HeadModel.from_default()
-    image = render_faces(head, aus, arguments.identity, arguments.size, arguments.seed, pose=pose, gaze=gaze)
+    image = render_faces(head, shown, arguments.identity, arguments.size, arguments.seed, pose=pose, gaze=gaze)
     save_png(image[0], arguments.output)
-    return {"output": str(arguments.output), "aus": aus.format(), "identity": arguments.identity}
+    return {
+        "output": str(arguments.output),
+        "aus": aus.format(),
+        "effective": shown.format(),
+        "identity": arguments.identity,
+    }
 
 
 def sheet_command(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -104,6 +119,19 @@ def numbers(text: str, count: int | None, name: str) -> list[float]:
         example = ",".join(["0"] * (count or 3))
         raise ValueError(f"{name} {text!r}: write {count or 'some'} numbers with commas between, such as {example}")
     return values
+
+
+def read_landmarks(path: Path) -> Tensor:
+    """68 points (68, 2) of a JSON file. Raises `ValueError` naming the file if it holds something else."""
+    import torch
+
+    try:
+        points = torch.tensor(json.loads(path.read_text(encoding="utf-8")), dtype=torch.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"--landmarks {path}: {error}; 68 points [[x, y], ...] in pixels are needed") from None
+    if points.shape != (68, 2):
+        raise ValueError(f"--landmarks {path} has shape {tuple(points.shape)}; 68 points [[x, y], ...] are needed")
+    return points
 
 
 def save_png(image: Tensor, path: Path) -> None:

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from auface_diffusers import cli_images
-from auface_diffusers.anatomy import control
+from auface_diffusers.anatomy import HeadModel, control
 from auface_diffusers.cli import main
+from auface_diffusers.facs import AUSet, resolve
 
 
 def test_the_kinds_are_those_of_the_library():
@@ -36,6 +37,35 @@ def test_every_option_changes_the_picture(tmp_path, capsys):
     assert plain == picture()
     for options in (["--identity", "3"], ["--pose", "20,0,0"], ["--gaze", "30,0"], ["--size", "100"]):
         assert picture(*options) != plain
+
+
+@pytest.mark.parametrize("command", ["control", "preview"])
+def test_pictures_show_what_the_texts_say(command, tmp_path, capsys):
+    def picture(codes):
+        out = tmp_path / "out.png"
+        assert main([command, codes, "--size", "64", "-o", str(out), "--json"]) == 0
+        return json.loads(capsys.readouterr().out)["effective"], out.read_bytes()
+
+    effective, conflict = picture("24D+25E+1C")
+    assert effective == resolve(AUSet.parse("24D+25E+1C")).effective.format() != "1C+24D+25E"
+    assert conflict == picture(effective)[1] != picture("1C")[1]
+
+
+def test_control_over_a_photo(tmp_path, capsys):
+    points = HeadModel.from_default()(None, None).landmarks68[0]
+    seen = points[:, :2] * points.new_tensor([60.0, -60.0]) + points.new_tensor([140.0, 120.0])
+    file, out = tmp_path / "points.json", tmp_path / "out.png"
+    arguments = ["control", "12D", "--size", "256", "-o", str(out), "--keypoints", str(tmp_path / "k.json")]
+    file.write_text(json.dumps(seen.tolist()))
+    assert main([*arguments, "--landmarks", str(file)]) == 0
+    face = np.array(json.loads((tmp_path / "k.json").read_text())["people"][0]["face_keypoints_2d"]).reshape(70, 3)
+    moved = np.abs(face[:68, :2] - seen.numpy()).max(1)
+    assert moved[48] > 3, "the lip corner acts"
+    assert moved[27] < 0.1, "the bridge of the nose stays where the photo has it"
+    for bad in ("[1, 2]", "no JSON", "[[1, 2], [3]]", '{"a": 1}'):
+        file.write_text(bad)
+        assert main([*arguments, "--landmarks", str(file)]) == 1
+        assert "points.json" in capsys.readouterr().err
 
 
 def test_key_points(tmp_path, capsys):
