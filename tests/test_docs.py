@@ -7,14 +7,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MODULES = sorted(path.stem for path in (ROOT / "auface_diffusers" / "facs").glob("[a-z]*.py"))
+MODULES = sorted(
+    f"{part}.{path.stem}"
+    for part in ("facs", "anatomy")
+    for path in (ROOT / "auface_diffusers" / part).glob("[a-z]*.py")
+)
 EXAMPLES = [part.split("```")[0] for part in (ROOT / "README.md").read_text("utf-8").split("```python\n")[1:]]
 
 
 # Not by --doctest-modules: with the root __init__.py it imports each module again under a second name.
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples(name):
-    assert doctest.testmod(importlib.import_module(f"auface_diffusers.facs.{name}")).failed == 0
+    assert doctest.testmod(importlib.import_module(f"auface_diffusers.{name}")).failed == 0
 
 
 @pytest.mark.parametrize("code", EXAMPLES)
