@@ -178,8 +178,9 @@ class HeadModel(nn.Module):
             levels = aus if aus.ndim == 2 else aus[None]
             if levels.ndim != 2 or levels.shape[1] != len(self.channel) or not levels.is_floating_point():
                 raise ValueError(f"levels {tuple(aus.shape)} {aus.dtype}: give floats (B, {len(self.channel)})")
-            if not ((levels >= 0) & (levels <= MAX_LEVEL)).all():
-                raise ValueError("levels must lie in 0..5 (0 = absent, 1..5 = A..E)")
+            bad = ~((levels >= 0) & (levels <= MAX_LEVEL))  # also catches NaN
+            if bad.any():
+                raise ValueError(f"level {levels[bad][0]:g}: levels lie in 0..5 (0 = absent, 1..5 = A..E)")
             return levels.to(self.vertices)
         sets = [AUSet()] if aus is None else [aus] if isinstance(aus, AUSet) else list(aus)
         return torch.tensor([one.vector() for one in sets]).to(self.vertices)
@@ -260,8 +261,9 @@ def _angles(angles: Tensor | Sequence[float] | None, count: int, name: str) -> T
     values = values if values.ndim == 2 else values[None]
     if values.ndim != 2 or values.shape[1] != count:
         raise ValueError(f"{name} {tuple(values.shape)}: give {count} angles in degrees, or (B, {count})")
-    if not (values.abs() <= MAX_ANGLE).all():  # also catches NaN
-        raise ValueError(f"{name} must lie in -90..90 degrees")
+    bad = ~(values.abs() <= MAX_ANGLE)  # also catches NaN
+    if bad.any():
+        raise ValueError(f"{name} {values[bad][0]:g}: angles lie in -90..90 degrees")
     return values
 
 

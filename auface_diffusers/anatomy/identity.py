@@ -49,13 +49,15 @@ def identity_codes(identity: int | Sequence[int] | Tensor | None) -> Tensor:
         raise ValueError(
             f"identity code {tuple(identity.shape)} {identity.dtype}: give floats (B, {CODE_SIZE}) or a seed"
         )
-    low, high = codes[:, : len(PHENOTYPE)].amin(), codes[:, : len(PHENOTYPE)].amax()
-    if not (torch.isfinite(codes).all() and low >= 0 and high <= 1):
-        raise ValueError(f"identity code: the first {len(PHENOTYPE)} ({', '.join(PHENOTYPE)}) must lie in 0..1")
-    if codes[:, len(PHENOTYPE) :].abs().amax() > MAX_COMPONENT:
-        raise ValueError(
-            f"identity code: components must lie in -{MAX_COMPONENT}..{MAX_COMPONENT} standard deviations"
-        )
+    phenotype, components = codes[:, : len(PHENOTYPE)], codes[:, len(PHENOTYPE) :]
+    bad = ~((phenotype >= 0) & (phenotype <= 1))  # also catches NaN
+    if bad.any():
+        names = ", ".join(PHENOTYPE)
+        raise ValueError(f"identity code {phenotype[bad][0]:g}: the first {len(PHENOTYPE)} ({names}) lie in 0..1")
+    bad = ~(components.abs() <= MAX_COMPONENT)
+    if bad.any():
+        allowed = f"-{MAX_COMPONENT}..{MAX_COMPONENT} standard deviations"
+        raise ValueError(f"identity code {components[bad][0]:g}: components lie in {allowed}")
     return codes
 
 
