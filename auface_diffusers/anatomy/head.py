@@ -143,7 +143,7 @@ class HeadModel(nn.Module):
         batch = max(sizes, default=1)
         moves = (levels / MAX_LEVEL) @ self.turns  # (b, 8): what units do to head and eyes
         neutral = self.neutral(codes)
-        head = torch.cat([turn.expand(len(turn), 3), turn.new_zeros(len(turn), 1)], 1) + moves[:, :4]
+        head = torch.cat([turn, turn.new_zeros(len(turn), 1)], 1) + moves[:, :4]
         eyes = torch.stack([look + moves[:, 4:6], look + moves[:, 6:8]], 1)  # (b, 2, 2): right, left
         vertices = neutral + self._displacement(levels, eyes)
         vertices, pupils, gazes = self._turn_eyes(vertices.expand(batch, -1, -1), neutral, eyes.expand(batch, -1, -1))
@@ -203,10 +203,7 @@ class HeadModel(nn.Module):
                 yaw, pitch = eyes[:, "RL".index(side), 0], eyes[:, "RL".index(side), 1]
                 outward = yaw if side == "L" else -yaw
                 angle = {"up": pitch, "down": -pitch, "out": outward, "in": -outward}[way]
-                columns.append(
-                    (angle / full[way]).clamp(0, 1).expand(len(weights)) if len(angle) == 1 else angle / full[way]
-                )
-                columns[-1] = columns[-1].clamp(0, 1)
+                columns.append((angle / full[way]).clamp(0, 1))
             else:
                 product = torch.ones_like(weights[:, 0])
                 for factor in name.split("*"):
