@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+FRAMINGS = {"portrait": (2.7, -0.25), "face": (2.0, -0.17)}
+"""Height (dm) and the middle's y of named framings: a head with hair and neck, or a face that fills the picture."""
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -32,6 +35,14 @@ class Camera:
         numbers = (self.distance, self.height, *self.center)
         if self.size < 1 or not all(map(math.isfinite, numbers)) or self.distance <= 0 or self.height <= 0:
             raise ValueError(f"{self}: size >= 1 and finite numbers, distance and height > 0, are needed")
+
+    @classmethod
+    def framed(cls, framing: str, size: int = 256) -> Camera:
+        """A camera with one of `FRAMINGS`. Raises `ValueError` for another name."""
+        if framing not in FRAMINGS:
+            raise ValueError(f"framing {framing!r}: one of {', '.join(FRAMINGS)}")
+        height, middle = FRAMINGS[framing]
+        return cls(size, height=height, center=(0.0, middle, 0.0))
 
     def project(self, points: Tensor) -> Tensor:
         """Points (..., 3) in dm to (..., 3): x and y in pixels, x right and y down, and the depth in dm.

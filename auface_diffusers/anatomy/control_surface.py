@@ -106,18 +106,22 @@ def parts(head: HeadModel, mesh: HeadMesh, view: View, size: Size) -> Tensor:
 
 def part_labels(head: HeadModel, mesh: HeadMesh, view: View, size: Size) -> Tensor:
     """(B, H, W) int64: the place in `PARTS` of what is seen in each pixel."""
-    seen = _look(head, mesh, view, size, 1)
+    return seen_labels(head, mesh, _look(head, mesh, view, size, 1))
+
+
+def seen_labels(head: HeadModel, mesh: HeadMesh, seen: Seen) -> Tensor:
+    """(B, H, W) int64: the place in `PARTS` of fragments that `look` found."""
     asset, names = head.asset, list(PARTS)
     table = [names.index(name) if name in PARTS else names.index("skin") for name in asset.part_names]
     hit = seen.fragments.triangle >= 0
     part = asset.part.to(seen.triangles.device).long()[seen.triangles]
-    labels = torch.tensor(table, device=part.device)[part][seen.fragments.triangle.clamp(min=0)]
-    skin = hit & (labels == names.index("skin"))
+    labels = torch.where(hit, torch.tensor(table, device=part.device)[part][seen.fragments.triangle.clamp(min=0)], 0)
+    skin = labels == names.index("skin")
     masks = torch.stack([asset.masks["lips"], asset.masks["inner_mouth"]], -1).to(mesh.vertices)
     rest = head.neutral(neutral_code()[None].to(mesh.vertices))[0]
-    fields = _interpolate(torch.cat([rest, masks], 1).expand(len(mesh.vertices), -1, -1), mesh, seen)[skin]
+    fields = at_pixels(torch.cat([rest, masks], 1), mesh, seen, skin)
     labels[skin] = _skin_labels(head, rest, fields)
-    return torch.where(hit, labels, 0)
+    return labels
 
 
 def heatmap(head: HeadModel, mesh: HeadMesh, view: View, size: Size, levels: Tensor) -> Tensor:
@@ -155,18 +159,41 @@ def activation(head: HeadModel, levels: Tensor) -> Tensor:
 
 
 def _look(head: HeadModel, mesh: HeadMesh, view: View, size: Size, times: int) -> Seen:
-    """Rasterize all but the lashes, which are flat strips without a part of their own, ``times`` as fine."""
-    keep = (head.asset.part != head.asset.part_names.index("lashes")).to(mesh.triangles.device)
+    """What a view shows, ``times`` as fine."""
     points = view.project(mesh.vertices) * mesh.vertices.new_tensor([times, times, 1.0])
-    fine = (size[0] * times, size[1] * times)
-    return Seen(rasterize(points, mesh.triangles[keep], fine), keep.nonzero().flatten())
+    return look(head, mesh, points, (size[0] * times, size[1] * times))
+
+
+def look(head: HeadModel, mesh: HeadMesh, points: Tensor, size: Size) -> Seen:
+    """Rasterize all but the lashes, which are flat strips without a part of their own.
+
+    Args:
+        points: (B, V, 3): where the vertices are, x and y in pixels of an image of ``size`` (H, W), depth > 0.
+    """
+    keep = (head.asset.part != head.asset.part_names.index("lashes")).to(mesh.triangles.device)
+    return Seen(rasterize(points, mesh.triangles[keep], size), keep.nonzero().flatten())
+
+
+def at_pixels(values: Tensor, mesh: HeadMesh, seen: Seen, mask: Tensor) -> Tensor:
+    """Vertex values (B, V, K), or (V, K) that all heads share, at the M pixels of a mask (B, H, W): (M, K).
+
+    Every pixel of the mask must show a triangle.
+    """
+    spot = mask.nonzero(as_tuple=True)  # once: to index with a mask finds its pixels anew each time
+    corners = mesh.triangles[seen.triangles[seen.fragments.triangle[spot]]]  # (M, 3)
+    if values.ndim == 3:
+        corners = corners + values.shape[1] * spot[0][:, None]
+        values = values.flatten(0, 1)
+    weights = seen.fragments.barycentric[spot]
+    return nn.functional.embedding_bag(corners, values, mode="sum", per_sample_weights=weights)
 
 
 def _interpolate(values: Tensor, mesh: HeadMesh, seen: Seen) -> Tensor:
     """Vertex values (B, V, K) in each pixel: (B, H, W, K), 0 where there is none."""
-    corners = mesh.triangles[seen.triangles][seen.fragments.triangle.clamp(min=0)]  # (B, H, W, 3)
-    batch = torch.arange(len(corners), device=corners.device)[:, None, None, None]
-    return (values[batch, corners] * seen.fragments.barycentric[..., None]).sum(3)
+    hit = seen.fragments.triangle >= 0
+    image = values.new_zeros(*hit.shape, values.shape[-1])
+    image[hit] = at_pixels(values.contiguous(), mesh, seen, hit)
+    return image
 
 
 def _shrink(image: Tensor) -> Tensor:
@@ -203,8 +230,12 @@ def _skin_labels(head: HeadModel, rest: Tensor, fields: Tensor) -> Tensor:
 
 def _within(polygon: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """(n,) bool: the points lie in the polygon (m, 2); even-odd rule."""
+    (left, bottom), (right, top) = polygon.amin(0), polygon.amax(0)
+    near = ((x >= left) & (x <= right) & (y >= bottom) & (y <= top)).nonzero().flatten()  # few: the rest costs nothing
+    x, y, whole = x[near], y[near], torch.zeros_like(x, dtype=torch.bool)
     inside = torch.zeros_like(x, dtype=torch.bool)
     for (x0, y0), (x1, y1) in zip(polygon.tolist(), polygon.roll(-1, 0).tolist(), strict=True):
         if y0 != y1:
             inside ^= ((y0 > y) != (y1 > y)) & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0))
-    return inside
+    whole[near] = inside
+    return whole

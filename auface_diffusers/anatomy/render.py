@@ -6,7 +6,6 @@ visible pixels only.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -31,6 +30,7 @@ from auface_diffusers.anatomy.hair import (
 from auface_diffusers.anatomy.head import HeadMesh, HeadModel
 from auface_diffusers.anatomy.identity import identity_codes
 from auface_diffusers.anatomy.looks import Looks, encode, gather
+from auface_diffusers.anatomy.people import person_seed, sample_look
 from auface_diffusers.anatomy.raster import Fragments, rasterize
 from auface_diffusers.anatomy.render_tables import CLOTHES, EYES, HAIR, PARTS, SKIN, TEETH, TONGUE, fixed
 from auface_diffusers.anatomy.vectors import unit
@@ -106,13 +106,13 @@ def sample_appearances(identity: int | Sequence[int] | Tensor | None, seed: int,
     elif isinstance(identity, int):
         people = [identity]
     elif isinstance(identity, Tensor):
-        people = [zlib.crc32((code * 1000).round().int().cpu().numpy().tobytes()) for code in codes]
+        people = [person_seed(code) for code in codes]
     else:
         people = list(identity)
     if len(people) not in (1, batch):
         raise ValueError(f"{len(people)} identities for {batch} faces")
     looks = [
-        Appearance.sample(person, None if identity is None else code, scene=seed * 1_000_003 + person)
+        sample_look(person, None if identity is None else code, seed)
         for person, code in zip(people, codes.cpu(), strict=True)
     ]
     return looks * batch if len(looks) == 1 else looks
