@@ -1,0 +1,95 @@
+"""Attention with 2-D rotary positions, through diffusers' dispatcher so that the backend can be chosen."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from diffusers.models.attention import AttentionModuleMixin
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from torch import Tensor, nn
+
+
+class AttentionProcessor:
+    """Queries, keys and values to attended values; ``set_attention_backend`` puts the backend's name here."""
+
+    _attention_backend = None
+    _parallel_config = None
+
+    def __call__(
+        self, attn: Attention, x: Tensor, context: Tensor | None, mask: Tensor | None, rotation: Tensor | None
+    ) -> Tensor:
+        """(B, N, W) to (B, N, W); see `Attention.forward`."""
+        source = x if context is None else context
+        query = attn.norm_q(attn.to_q(x).unflatten(-1, (attn.heads, -1)))  # (B, N, H, W / H)
+        key = attn.norm_k(attn.to_k(source).unflatten(-1, (attn.heads, -1)))
+        value = attn.to_v(source).unflatten(-1, (attn.heads, -1))
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
+        query, key = query.to(value.dtype), key.to(value.dtype)
+        bias = None if mask is None else mask.to(value.dtype)
+        out = dispatch_attention_fn(
+            query, key, value, attn_mask=bias, backend=self._attention_backend, parallel_config=self._parallel_config
+        )
+        attended: Tensor = attn.to_out(out.flatten(2).to(x.dtype))
+        return attended
+
+
+class Attention(nn.Module, AttentionModuleMixin):
+    """Multi-head self or cross attention; queries and keys are normalized, which keeps low precision stable.
+
+    Args:
+        width: of the queries and of the result.
+        heads: which divide the width.
+        context_width: of what is attended to; None is self attention.
+    """
+
+    _default_processor_cls = AttentionProcessor  # type: ignore[assignment] # the mixin says None, and means a class
+    _available_processors = [AttentionProcessor]
+
+    def __init__(self, width: int, heads: int, context_width: int | None = None) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_q = nn.RMSNorm(width // heads, eps=1e-6)
+        self.norm_k = nn.RMSNorm(width // heads, eps=1e-6)
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(context_width or width, width, bias=False)
+        self.to_v = nn.Linear(context_width or width, width, bias=False)
+        self.to_out = nn.Linear(width, width)
+        self.set_processor(AttentionProcessor())  # type: ignore[arg-type] # the mixin lists diffusers' own
+
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None, rotation: Tensor | None = None
+    ) -> Tensor:
+        """Attend.
+
+        Args:
+            x: (B, N, W).
+            context: (B, M, context_width), or None for ``x`` itself.
+            mask: (B, 1, 1, M), added to the scores: 0 to attend, very negative not to. Not a bool mask: the xformers
+                backend would add it as it is.
+            rotation: (N, W / H / 2) angles of `rotary_angles`, for self attention.
+        """
+        # the mixin's type is the union of every processor of diffusers
+        attended: Tensor = cast(AttentionProcessor, self.processor)(self, x, context, mask, rotation)
+        return attended
+
+
+def rotary_angles(side: int, head_width: int, device: torch.device | None = None) -> Tensor:
+    """Angles (side * side, head_width / 2) of a square grid: half of them turn with the row, half with the column.
+
+    Rotary positions (arXiv 2104.09864) along two axes; the base is small because grids are. Made anew where they are
+    used: a buffer would be rounded with the model by ``.to(torch.bfloat16)``.
+    """
+    count = head_width // 4
+    speed = 100.0 ** (-torch.arange(count, device=device) / count)
+    place = torch.arange(side, device=device)
+    rows, columns = place.repeat_interleave(side), place.repeat(side)
+    return torch.cat([rows[:, None] * speed, columns[:, None] * speed], 1)
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Turn the pairs of numbers of (B, N, H, D) by angles (N, D / 2)."""
+    cos, sin = angles.cos()[:, None], angles.sin()[:, None]
+    first, second = x.float().chunk(2, -1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
