@@ -50,7 +50,8 @@ def resolve_attributes(
     - ``background``: one of `BACKGROUNDS`, or a plain one as a colour, ``"blue"`` or ``"#3355aa"``.
     - ``head_pose``: (yaw, pitch, roll) and ``gaze``: (yaw, pitch), degrees, as in `HeadModel.forward`.
 
-    The words and what they mean stand in ``attributes.toml``. A field of `Appearance` beats a word that sets it.
+    The words and what they mean stand in ``attributes.toml``. Where a field of `Appearance` and a word set the same,
+    the later one of the mapping counts.
 
     Args:
         identity_codes: (B, 46); ``age`` and ``gender`` change copies of them.
@@ -116,10 +117,11 @@ def _one(
         if key in given:
             code[PHENOTYPE.index(key)] = share(given[key])
     said: Fields = {}
-    for key, read in _WORDS.items():
-        if key in given:
-            said |= read(given[key])
-    said |= {name: given[name] for name in names if name in given and name not in _WORDS}
+    for key, value in given.items():  # in the order given: of a word and a field that it sets, the later one counts
+        if key in _WORDS:
+            said |= _WORDS[key](value)
+        elif key in names:
+            said[key] = value
     look = Appearance.from_dict(sample_look(person, code.cpu(), scene_seed).to_dict() | said)
     pose, gaze = (_turn(given.get(key), count, key) for key, count in _TURNS.items())
     return code, look, pose, gaze

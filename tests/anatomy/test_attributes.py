@@ -210,7 +210,8 @@ def test_head_pose_and_gaze():
     assert result.gaze.tolist() == [[10, -4]] * 2
 
 
-def test_fields_beat_words():
+def test_of_a_field_and_a_word_the_later_counts():
+    assert look(hair_color=(0.9, 0.1, 0.1), hair="black").hair_color == look(hair="black").hair_color
     said = look(hair="gray bun", gray=0.2, light="warm", warmth=0.1, background="blue", background_color=(0, 1, 0))
     assert (said.gray, said.warmth, said.background_color) == (0.2, 0.1, (0, 1, 0))
     assert said.hair_style == "bun"
