@@ -1,4 +1,4 @@
-"""``python -m train_lora COMMAND CONFIG.toml [key=value ...] [--engine local|ray]``."""
+"""``python -m train_lora COMMAND CONFIG.toml [key=value ...]``; training also under ``accelerate launch``."""
 
 from __future__ import annotations
 
@@ -6,19 +6,81 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from train_lora.config import load_config
 
+Show = Callable[[int, int], None]
 
-def run_synth(config: str, overrides: Sequence[str], show: Callable[[int, int], None]) -> dict[str, Any]:
+
+def run_synth(config: str, overrides: Sequence[str], show: Show) -> dict[str, Any]:
     """Make faces."""
     from train_lora.data.synth import SynthConfig, synth
 
     return synth(load_config(SynthConfig, config, overrides), show)
 
 
-COMMANDS = {"synth": run_synth}
+def run_tokenizer(config: str, overrides: Sequence[str], show: Show) -> dict[str, Any]:
+    """Train faces to codes and back."""
+    from train_lora.stages.tokenizer import TokenizerConfig, TokenizerStage
+
+    return _train(TokenizerConfig, TokenizerStage, config, overrides)
+
+
+def run_align(config: str, overrides: Sequence[str], show: Show) -> dict[str, Any]:
+    """Train texts, action units and structure maps to agree."""
+    from train_lora.stages.align import AlignConfig, AlignStage
+
+    return _train(AlignConfig, AlignStage, config, overrides)
+
+
+def run_generator(config: str, overrides: Sequence[str], show: Show) -> dict[str, Any]:
+    """Train the transformer that draws codes."""
+    from train_lora.stages.generator import GeneratorConfig, GeneratorStage
+
+    return _train(GeneratorConfig, GeneratorStage, config, overrides)
+
+
+def run_estimator(config: str, overrides: Sequence[str], show: Show) -> dict[str, Any]:
+    """Train an estimator of action units."""
+    from train_lora.stages.estimator import EstimatorConfig, EstimatorStage
+
+    return _train(EstimatorConfig, EstimatorStage, config, overrides)
+
+
+def run_report(config: str, overrides: Sequence[str], show: Show) -> dict[str, Any]:
+    """Measure a generator."""
+    from train_lora.report import ReportConfig, report
+
+    return report(load_config(ReportConfig, config, overrides))
+
+
+def run_export(config: str, overrides: Sequence[str], show: Show) -> dict[str, Any]:
+    """Put trained parts together."""
+    from train_lora.export import ExportConfig, export
+
+    return export(load_config(ExportConfig, config, overrides))
+
+
+def _train(kind: type[Any], stage: type[Any], path: str, overrides: Sequence[str]) -> dict[str, Any]:
+    from train_lora.loop import train
+
+    config = load_config(kind, path, overrides)
+    description = {key: value for key, value in asdict(config).items() if key != "out"}
+    return train(stage(config), config.train, Path(config.out), description)
+
+
+COMMANDS = {
+    "synth": run_synth,
+    "tokenizer": run_tokenizer,
+    "align": run_align,
+    "generator": run_generator,
+    "estimator": run_estimator,
+    "report": run_report,
+    "export": run_export,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"train_lora: {error}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("train_lora: stopped; the same call goes on with the shards that are missing\n")
+        sys.stderr.write("train_lora: stopped; the same call goes on where it was\n")
         return 130
     sys.stdout.write(json.dumps(result) + "\n")
     return 0

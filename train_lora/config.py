@@ -71,6 +71,8 @@ def _value(text: str) -> Any:  # noqa: ANN401 - whatever TOML holds
 def _set(data: dict[str, Any], keys: Sequence[str], value: object) -> None:
     for key in keys[:-1]:
         data = data.setdefault(key, {})
+        if not isinstance(data, dict):
+            raise ConfigError(f"override {'.'.join(keys)}: {key} is a value, not a table")
     data[keys[-1]] = value
 
 
@@ -81,6 +83,10 @@ def _typed(hint: Any, value: Any, where: str) -> Any:  # noqa: ANN401 - types ar
             return None
         (hint,) = [argument for argument in arguments if argument is not type(None)]
         return _typed(hint, value, where)
+    if hint is Any:
+        return value
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return build(hint, value, where)  # type: ignore[type-var] # a class, not an instance
     if origin is tuple and isinstance(value, list):
         return tuple(_typed(arguments[0], item, where) for item in value)
     if origin is dict and isinstance(value, dict):

@@ -11,7 +11,7 @@ import io
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
@@ -46,7 +46,8 @@ class SynthConfig:
     Attributes:
         out: folder; ``shards`` files of ``per_shard`` samples go there.
         seed: decides everything. people: how many different persons; a person keeps skin, hair and eyes.
-        size: pixels, 64..1024. image_format: "webp" (lossy, quality 92) or "png".
+        size: pixels, 64..1024. framing: one of ``anatomy.camera.FRAMINGS``.
+        image_format: "webp" (lossy, quality 92) or "png".
         texts: wordings of each sample beside the canonical one.
         posed: share of samples with a turned head and gaze.
         shares: share of each kind of score, see `sample_aus`.
@@ -61,6 +62,7 @@ class SynthConfig:
     seed: int = 0
     people: int = 5000
     size: int = 256
+    framing: str = "portrait"
     image_format: str = "webp"
     texts: int = 3
     posed: float = 0.5
@@ -76,6 +78,7 @@ class SynthConfig:
             )
         if self.image_format not in FORMATS or self.engine not in ENGINES:
             raise ValueError(f"image_format is one of {', '.join(FORMATS)}, engine one of {', '.join(ENGINES)}")
+        Camera.framed(self.framing)  # raises for an unknown name
         sample_aus(random.Random(0), self.shares)  # raises for shares that cannot be
 
 
@@ -111,10 +114,15 @@ def plan(config: SynthConfig, number: int) -> Plan:
 
 def make_samples(config: SynthConfig, first: int, count: int) -> Iterator[tuple[str, Sample]]:
     """Draw samples ``first`` to ``first + count``, in batches."""
+    return draw_samples(config, range(first, first + count))
+
+
+def draw_samples(config: SynthConfig, numbers: Sequence[int]) -> Iterator[tuple[str, Sample]]:
+    """Draw the samples of these numbers, in batches; a pixel may be rounded otherwise beside other faces."""
     head = HeadModel.from_default()
-    camera = Camera(config.size)
-    for start in range(first, first + count, BATCH):
-        plans = [plan(config, number) for number in range(start, min(start + BATCH, first + count))]
+    camera = Camera.framed(config.framing, config.size)
+    for start in range(0, len(numbers), BATCH):
+        plans = [plan(config, number) for number in numbers[start : start + BATCH]]
         yield from zip([p.key for p in plans], _draw(config, head, camera, plans), strict=True)
 
 
@@ -165,6 +173,7 @@ def _label(config: SynthConfig, p: Plan) -> dict[str, Any]:
         "pose": p.pose,
         "gaze": p.gaze,
         "size": config.size,
+        "framing": config.framing,
     }
 
 

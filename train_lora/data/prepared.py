@@ -1,0 +1,154 @@
+"""What the generator learns from, worked out once a face and kept beside the shards: codes and structure map."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from auface_diffusers.anatomy import STRUCTURE_CHANNELS, Appearance, Camera, HeadModel, attribute_vector, structure_map
+from auface_diffusers.models.face_tokenizer import FaceTokenizer
+from train_lora.data.faces import RenderSource, ShardSource
+
+SURFACE = 4
+"""The first channels of a structure map are numbers in -1..1; the rest say which part a pixel shows, but the last."""
+
+
+@dataclass(frozen=True)
+class PreparedBatch:
+    """B faces.
+
+    Attributes:
+        codes: (B, N) int64. structure: (B, K, S, S), see ``anatomy.structure_map``.
+        levels: (B, C) effective levels. identity: (B, 46). attributes: (B, 66).
+        landmarks: (B, 68, 2), shares of the picture.
+        labels: whole labels.
+    """
+
+    codes: Tensor
+    structure: Tensor
+    levels: Tensor
+    identity: Tensor
+    attributes: Tensor
+    landmarks: Tensor
+    labels: tuple[dict[str, Any], ...]
+
+    def to(self, device: torch.device) -> PreparedBatch:
+        """The same batch on another device."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
+
+
+class PreparedSource:
+    """Faces of a source with codes and structure maps, computed at first use.
+
+    With a ``folder``, the results are kept there in memory-mapped files, so that later epochs and runs read them.
+    A face counts as kept when its flag is set, which is last: a killed run leaves nothing half-written that is used.
+
+    Args:
+        source: of faces.
+        tokenizer: makes the codes.
+        folder: for the files, or None.
+        half: make the codes under bf16 autocast: several times faster on a CPU, a few codes round otherwise.
+    """
+
+    def __init__(
+        self, source: ShardSource | RenderSource, tokenizer: FaceTokenizer, folder: Path | None, half: bool = False
+    ) -> None:
+        self.source, self.tokenizer, self.half = source, tokenizer.eval().requires_grad_(False), half
+        self.head = HeadModel.from_default()
+        self.size = tokenizer.config["image_size"]
+        height, width, groups = tokenizer.code_shape
+        count = len(source)
+        self.codes = self.structure = self.done = None
+        if folder is not None:
+            place = folder / f"prepared-{_fingerprint(tokenizer)}-{count}{'-bf16' if half else ''}"
+            place.mkdir(parents=True, exist_ok=True)
+            self.codes = _map(place / "codes.npy", (count, height * width * groups), np.int16)
+            self.structure = _map(place / "structure.npy", (count, SURFACE + 2, self.size, self.size), np.uint8)
+            self.done = _map(place / "done.npy", (count,), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitems__(self, numbers: Sequence[int]) -> PreparedBatch:
+        """The faces of these numbers."""
+        device = self.tokenizer.device
+        faces = self.source.__getitems__(numbers)
+        looks = faces.appearances
+        codes = torch.empty(len(numbers), self._code_count(), dtype=torch.int64)
+        packed = torch.empty(len(numbers), SURFACE + 2, self.size, self.size, dtype=torch.uint8)
+        missing = [row for row, number in enumerate(numbers) if self.done is None or not self.done[number]]
+        for row, number in enumerate(numbers):
+            if row not in missing:
+                assert self.codes is not None
+                assert self.structure is not None
+                codes[row] = torch.from_numpy(self.codes[number].astype(np.int64))
+                packed[row] = torch.from_numpy(self.structure[number].copy())
+        if missing:
+            chosen = torch.tensor(missing)
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.half):
+                codes[chosen] = self.tokenizer.encode(faces.images[chosen].to(device)).flatten(1).cpu()
+            packed[chosen] = self._draw(faces, looks, missing)
+            self._keep([numbers[row] for row in missing], codes[chosen], packed[chosen])
+        return PreparedBatch(
+            codes=codes,
+            structure=unpack(packed),
+            levels=faces.levels,
+            identity=faces.identity,
+            attributes=attribute_vector(looks),
+            landmarks=faces.landmarks,
+            labels=faces.labels,
+        )
+
+    def _code_count(self) -> int:
+        height, width, groups = self.tokenizer.code_shape
+        return height * width * groups
+
+    def _draw(self, faces: Any, looks: list[Appearance], rows: list[int]) -> Tensor:
+        mesh = self.head(faces.identity[rows], faces.levels[rows], pose=faces.pose[rows], gaze=faces.gaze[rows])
+        camera = Camera.framed(faces.labels[0]["framing"], self.size)
+        return pack(structure_map(mesh, self.head, [looks[row] for row in rows], self.size, camera, oversample=1))
+
+    def _keep(self, numbers: list[int], codes: Tensor, packed: Tensor) -> None:
+        if self.done is not None and self.codes is not None and self.structure is not None:
+            self.codes[numbers] = codes.numpy()
+            self.structure[numbers] = packed.numpy()
+            self.done[numbers] = 1
+
+
+def pack(structure: Tensor) -> Tensor:
+    """A structure map (B, K, S, S) without soft edges as bytes (B, 6, S, S): surface, part, iris."""
+    surface = ((structure[:, :SURFACE] + 1) * 127.5).round().clamp(0, 255)
+    shares = structure[:, SURFACE:-1]
+    part = torch.where(shares.amax(1) > 0.5, shares.argmax(1) + 1, 0)
+    iris = structure[:, -1:] * 255
+    return torch.cat([surface, part[:, None], iris.round()], 1).to(torch.uint8)
+
+
+def unpack(packed: Tensor) -> Tensor:
+    """The inverse of `pack`, within 1/255."""
+    surface = packed[:, :SURFACE].float() / 127.5 - 1
+    parts = len(STRUCTURE_CHANNELS) - SURFACE - 1
+    shares = torch.nn.functional.one_hot(packed[:, SURFACE].long(), parts + 1)[..., 1:].permute(0, 3, 1, 2).float()
+    return torch.cat([surface, shares, packed[:, -1:].float() / 255], 1)
+
+
+def _fingerprint(tokenizer: FaceTokenizer) -> str:
+    """Of what makes the codes: the encoder, not the decoder."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tokenizer.encoder.state_dict().items()):
+        digest.update(name.encode() + value.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _map(path: Path, shape: tuple[int, ...], kind: type) -> np.memmap:
+    if path.exists():
+        return np.load(path, mmap_mode="r+")
+    return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)

@@ -1,0 +1,203 @@
+"""Stage "estimator": faces to the presence and level of each action unit, calibrated at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from auface_diffusers.anatomy import HeadModel
+from auface_diffusers.facs.levels import MAX_LEVEL
+from auface_diffusers.models.au_estimator import AUEstimator
+from auface_diffusers.models.face_tokenizer import FaceTokenizer
+from auface_diffusers.models.point_head import MOTION_SCALE
+from train_lora.calibrate import auc, expected_calibration_error, fit_platt
+from train_lora.data.augment import (
+    added_roll,
+    augment,
+    mirror,
+    mirror_index,
+    mirror_motion,
+    mirror_points,
+    move_points,
+)
+from train_lora.data.faces import FaceBatch, FacesConfig
+from train_lora.data.labels import Labels, observed_levels
+from train_lora.loop import LoopConfig, Step
+from train_lora.stages.build import make
+from train_lora.stages.sheets import rows
+from train_lora.stages.tokenizer import save_half
+
+MIN_EXAMPLES = 20
+"""Fewer held-out positives or negatives than this give a channel no AUC (aaad.md §3)."""
+MIN_AUC = 0.75
+"""A channel that is told worse than this on held-out faces is not covered (aaad.md §5)."""
+
+
+@dataclass(frozen=True)
+class EstimatorConfig:
+    """A run of this stage.
+
+    Attributes:
+        model: arguments of `AUEstimator`.
+        strength: of the augmentation, 0 is none.
+        tokenizer: folder of a trained tokenizer; a share ``repainted`` of the faces goes through it, so that its
+            handwriting is no news to the estimator.
+        presence_weight, level_weight, landmark_weight, motion_weight: of the losses of presence (a mean over all
+            channels, of which few are present), level, points, and how far these have moved.
+        start: folder of an `AUEstimator` whose weights are the first ones, in place of ``model``; "" draws them.
+        calibration: faces with labels that fit the calibration; apart from ``data`` and ``held_out``.
+    """
+
+    out: str
+    train: LoopConfig
+    data: FacesConfig
+    held_out: FacesConfig
+    calibration: FacesConfig
+    model: dict[str, Any] = field(default_factory=dict)
+    strength: float = 1.0
+    tokenizer: str = ""
+    repainted: float = 0.25
+    presence_weight: float = 5.0
+    level_weight: float = 1.0
+    landmark_weight: float = 20.0
+    motion_weight: float = 1.0
+    start: str = ""
+
+
+class EstimatorStage:
+    """See `train_lora.loop.Stage`."""
+
+    def __init__(self, config: EstimatorConfig) -> None:
+        self.config = config
+        self.source = config.data.open()
+        self.held_out = config.held_out.open()
+        torch.manual_seed(config.train.seed)  # the first weights
+        model = AUEstimator.from_pretrained(config.start).float() if config.start else make(AUEstimator, config.model)
+        self.channels = tuple(model.channels)
+        self.players: dict[str, nn.Module] = {"estimator": model}
+        self.head = HeadModel.from_default()
+        self.turns = self.head.turns
+        self.skin = (self.turns == 0).all(1).float()  # units that turn neither head nor eyes
+        self.tokenizer: FaceTokenizer | None = None
+        if config.tokenizer:
+            tokenizer = FaceTokenizer.from_pretrained(config.tokenizer)
+            self.tokenizer = tokenizer.eval().requires_grad_(False)
+
+    def losses(self, batch: FaceBatch, step: Step) -> Iterator[tuple[str, Tensor, Mapping[str, float]]]:
+        """Presence by cross entropy, level by its distance where the unit is present."""
+        model = self.players["estimator"]
+        device = next(model.parameters()).device
+        images, labels, points, motion = self._prepare(batch.to(device), step.seeds)
+        out = model(images)
+        present, counts = labels.present.float(), labels.mask.float()
+        # a unit that is there is rare among 96 channels: it weighs more
+        cost = F.binary_cross_entropy_with_logits(
+            out.presence_logits.float(), present, pos_weight=present.new_tensor(4.0), reduction="none"
+        )
+        presence = (cost * counts).sum() / counts.sum()
+        near = F.smooth_l1_loss(out.level.float() / MAX_LEVEL, labels.levels / MAX_LEVEL, beta=0.1, reduction="none")
+        level = (near * counts * present).sum() / (counts * present).sum().clamp(min=1)
+        place = F.smooth_l1_loss(out.landmarks, points, beta=0.01)
+        parts = {"presence": self.config.presence_weight * presence, "level": self.config.level_weight * level}
+        parts["landmarks"] = self.config.landmark_weight * place
+        moved = F.smooth_l1_loss(out.motion / MOTION_SCALE, motion / MOTION_SCALE, beta=0.2)
+        parts["motion"] = self.config.motion_weight * moved
+        yield "estimator", torch.stack(list(parts.values())).sum(), {k: float(v.detach()) for k, v in parts.items()}
+
+    def _prepare(self, batch: FaceBatch, seeds: tuple[int, ...]) -> tuple[Tensor, Labels, Tensor, Tensor]:
+        """Changed pictures, half of them mirrored, what they show, their iBUG points, and how far these have moved."""
+        images = self._repaint(batch.images, seeds) if self.tokenizer is not None else batch.images
+        images = augment(images, seeds, self.config.strength)
+        pose = batch.pose.clone()
+        pose[:, 2] += added_roll(seeds, self.config.strength).to(pose)
+        labels = observed_levels(batch.levels, pose, batch.gaze, self.turns.to(pose))
+        flip = torch.tensor([seed // 3 % 2 == 1 for seed in seeds], device=pose.device)
+        mirrored, _ = mirror(images, labels.levels, self.channels)
+        images = torch.where(flip[:, None, None, None], mirrored, images)
+        swap = mirror_index(self.channels).to(pose.device)
+        points = move_points(batch.landmarks, seeds, self.config.strength)
+        points = torch.where(flip[:, None, None], mirror_points(points), points)
+        labels = Labels(*(torch.where(flip[:, None], value[:, swap], value) for value in labels))
+        motion = self._motion(batch)
+        motion = torch.where(flip[:, None, None], mirror_motion(motion), motion)
+        return images, labels, points, motion
+
+    def _motion(self, batch: FaceBatch) -> Tensor:
+        """(B, 68, 3) dm: the iBUG points of the expression against those at rest, the head upright."""
+        with torch.no_grad():
+            skin = batch.levels * self.skin.to(batch.levels)
+            self.head.to(batch.levels.device)
+            moved: Tensor = self.head(batch.identity, skin).landmarks68 - self.head(batch.identity).landmarks68
+        return moved
+
+    def _repaint(self, images: Tensor, seeds: tuple[int, ...]) -> Tensor:
+        assert self.tokenizer is not None
+        chosen = [row for row, seed in enumerate(seeds) if (seed // 2) % 1000 < 1000 * self.config.repainted]
+        if chosen:
+            self.tokenizer.to(images.device)
+            with torch.no_grad():
+                painted = self.tokenizer(images[chosen]).image.float().clamp(0, 1)
+            images = images.clone()
+            images[chosen] = painted
+        return images
+
+    def _read(self, model: AUEstimator, source: Any) -> tuple[Tensor, Tensor, Labels]:
+        """Presence logits, levels read, and what is true, of every face of a source."""
+        logits, read, labels = [], [], []
+        for begin in range(0, len(source), 64):
+            batch = source.__getitems__(list(range(begin, min(begin + 64, len(source)))))
+            labels.append(observed_levels(batch.levels, batch.pose, batch.gaze, self.turns.cpu()))
+            with torch.no_grad():
+                out = model(batch.images.to(model.device))
+            logits.append(out.presence_logits.float().cpu())
+            read.append(out.level.float().cpu())
+        return torch.cat(logits), torch.cat(read), Labels(*(torch.cat(column) for column in zip(*labels, strict=True)))
+
+    def validate(self, model: AUEstimator) -> dict[str, float]:
+        """AUC over the channels, and error of the level of units that are present."""
+        logits, read, labels = self._read(model, self.held_out)
+        areas = auc(logits, labels.present, labels.mask, MIN_EXAMPLES)
+        known = areas[~areas.isnan()]
+        error = (read - labels.levels).abs()[labels.present & labels.mask].mean()
+        return {
+            "auc": float(known.mean()),
+            "auc_10th": float(known.quantile(0.1)),
+            "covered": float((known >= MIN_AUC).sum()),
+            "level_error": float(error),
+        }
+
+    def sheet(self, model: AUEstimator) -> Tensor:
+        """What augmentation makes of eight faces."""
+        batch = self.held_out.__getitems__(list(range(8)))
+        return rows([batch.images, augment(batch.images, tuple(range(8)), self.config.strength)])
+
+    def export(self, model: AUEstimator, folder: Path, report: Mapping[str, Any]) -> None:
+        """Calibrate on faces of their own, note what is covered, and write weights and a table of the channels."""
+        model.eval()
+        logits, _, labels = self._read(model, self.config.calibration.open())
+        areas = auc(logits, labels.present, labels.mask, MIN_EXAMPLES)
+        model.set_calibration(*fit_platt(logits, labels.present, labels.mask), covered=areas >= MIN_AUC)  # NaN is not
+        save_half(model, folder)
+        self._write_table(model, folder)
+
+    def _write_table(self, model: AUEstimator, folder: Path) -> None:
+        """``channels.csv``: how well each channel is read on held-out faces."""
+        logits, read, labels = self._read(model, self.held_out)
+        probability = torch.sigmoid(logits * model.calibration_scale.cpu() + model.calibration_bias.cpu())
+        areas = auc(logits, labels.present, labels.mask, MIN_EXAMPLES)
+        errors = expected_calibration_error(probability, labels.present, labels.mask, n_min=MIN_EXAMPLES)
+        lines = ["channel,positives,auc,ece,level_error,covered"]
+        for column, name in enumerate(self.channels):
+            there = labels.mask[:, column] & labels.present[:, column]
+            off = float((read - labels.levels).abs()[there, column].mean())
+            lines.append(
+                f"{name},{int(there.sum())},{float(areas[column]):.4f},{float(errors[column]):.4f},{off:.3f},"
+                f"{int(model.covered[column])}"
+            )
+        (folder / "channels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
