@@ -10,8 +10,11 @@ BIN := .venv/bin
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/run.stamp  ## action units to text and faces, a real OpenFace file to captions, a sheet of every unit
-	@mkdir -p .cache
+WEIGHTS := auface_diffusers/weights/default/model_index.json
+FACES := 0 6C+12D+25B 1D+4C+15D 1C+2C+5C+26C 4D+5C+7C+23C 9D+10C 1C+2C+4C+5C+20C+25C L12C+L14B
+
+demo: .venv/run.stamp  ## action units to text, to drawn faces of two people and what an estimator reads from them; captions
+	@mkdir -p .cache demo
 	$(BIN)/auface explain 1C+2C+4B+L12D+15B
 	$(BIN)/auface describe 1C+2C+4B+L12D
 	@file="$$($(BIN)/python tests/real_files.py)/OpenFace_Test.csv"; \
@@ -22,10 +25,14 @@ demo: .venv/run.stamp  ## action units to text and faces, a real OpenFace file t
 	set -ex; \
 	$(BIN)/auface describe --from openface "$$file" -o .cache/demo.jsonl; \
 	head -n 3 .cache/demo.jsonl
-	$(BIN)/auface preview 1C+2C+5B+25C+26C --identity 7 -o .cache/face.png
-	$(BIN)/auface control 1C+2C+5B+25C+26C --kind openpose -o .cache/openpose.png
-	@echo "every unit at B and E on four people (about a minute):"
-	$(BIN)/auface sheet -o .cache/sheet.png
+	$(BIN)/auface preview 1C+2C+5B+25C+26C --identity 7 -o demo/rendered.png
+	$(BIN)/auface control 1C+2C+5B+25C+26C --kind openpose -o demo/openpose.png
+	@if [ -f $(WEIGHTS) ]; then \
+	  set -ex; \
+	  $(BIN)/auface generate $(FACES) --identity 7,12 --sheet --readout -o demo/sheet.png; \
+	else \
+	  echo "This checkout has no embedded weights ($(WEIGHTS)): no faces are drawn"; \
+	fi
 
 test: .venv/dev.stamp  ## the quick tests
 	$(BIN)/pytest -q -m "not slow"
@@ -41,9 +48,10 @@ lint: .venv/dev.stamp  ## ruff and mypy
 bench: .venv/dev.stamp  ## speed of what has a number to reach
 	$(BIN)/python tests/bench_facs.py
 	$(BIN)/python tests/bench_anatomy.py
+	$(BIN)/python tests/bench_generator.py
 
 clean:  ## remove .venv and everything generated
-	rm -rf .venv .cache build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .cache demo build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/run.stamp: pyproject.toml

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from auface_diffusers import __version__, cli_images
+from auface_diffusers import __version__, cli_faces, cli_images
 from auface_diffusers.facs import AUSet, NotationWarning, Subject, describe, preset, resolve, units
 from auface_diffusers.facs.describe import STYLES
 from auface_diffusers.facs.notation import split_name
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"auface: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("auface: stopped; the same call goes on from here", file=sys.stderr)
+        print(f"auface: stopped; {getattr(arguments, 'stopped', 'the same call goes on from here')}", file=sys.stderr)
         return 130
 
 
@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     prototypes.set_defaults(run=_presets)
 
     cli_images.add_parsers(commands)
+    cli_faces.add_parsers(commands)
     for command in commands.choices.values():
         if command.get_default("make"):
             command.set_defaults(run=_make)
@@ -293,9 +294,16 @@ def _make(arguments: argparse.Namespace) -> int:
     done = arguments.make(arguments)
     if arguments.json:
         _print_json(done)
-    else:
-        print("\n".join(str(done[name]) for name in ("output", "keypoints") if name in done))
+        return 0
+    print("\n".join(str(done[name]) for name in ("output", "keypoints") if name in done) or "\n".join(done["outputs"]))
+    if "readout" in done:
+        rows = [(row["face"], row["shown"], _read_out(row["read"])) for row in done["readout"]]
+        _print_table(_console(), ("face", "asked, after the rules", "the estimator reads"), rows)
     return 0
+
+
+def _read_out(read: list[dict[str, Any]]) -> str:
+    return " ".join(f"{one['unit']} {one['presence']:.0%}" for one in read) or "nothing"
 
 
 def _print_json(data: dict[str, Any]) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from auface_diffusers.face_file import write_whole
 from auface_diffusers.facs import AUSet, resolve
 
 if TYPE_CHECKING:
@@ -144,18 +143,3 @@ def save_png(image: Tensor, path: Path) -> None:
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, "PNG")
     write_whole(path, data.getvalue())
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there complete or not at all."""
-    if path.exists() and not path.is_file():
-        raise ValueError(f"output {path} is a folder or a device: name a file")
-    descriptor, name = tempfile.mkstemp(dir=path.parent or ".", prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except OSError:
-        os.unlink(name)
-        raise

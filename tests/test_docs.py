@@ -12,6 +12,7 @@ MODULES = sorted(
     for part in ("facs", "anatomy")
     for path in (ROOT / "auface_diffusers" / part).glob("[a-z]*.py")
 )
+WEIGHTS = ROOT / "auface_diffusers" / "weights" / "default" / "model_index.json"
 EXAMPLES = [part.split("```")[0] for part in (ROOT / "README.md").read_text("utf-8").split("```python\n")[1:]]
 
 
@@ -22,7 +23,11 @@ def test_docstring_examples(name):
 
 
 @pytest.mark.parametrize("code", EXAMPLES)
-def test_readme_examples(code):
+def test_readme_examples(code, tmp_path, monkeypatch):
+    if "VQAUFacePipeline.from_default()" in code:
+        if not WEIGHTS.is_file():
+            pytest.skip("the embedded weights are not in this checkout")
+        monkeypatch.chdir(tmp_path)  # these write files
     test = doctest.DocTestParser().get_doctest(code, {}, "README.md", None, 0)
     assert test.examples, "write it with >>> so that it can be checked"
     assert doctest.DocTestRunner().run(test).failed == 0
