@@ -261,6 +261,7 @@ def test_ctrl_c_in_a_process(model, tmp_path):
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(toy_pipeline.__file__).parent.parent)},
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     while not list(tmp_path.iterdir()) and process.poll() is None:
         time.sleep(0.1)  # until the part of the film is there

@@ -45,7 +45,7 @@ class LoopConfig:
         precision: "bf16" or "fp16" autocast, or "no".
         workers: processes that prepare samples, 0 for none.
         log_every, validate_every, save_every: in steps. keep: checkpoints that stay.
-        max_hours: stop and save after so long, resumed time included; 0 is no limit.
+        max_hours: stop, save and export after so long, resumed time included; 0 is no limit.
         gradient_checkpointing: less memory, more time. compile: torch.compile the models.
         channels_last: memory format of kernels; convolutions are faster with it on most machines.
     """
@@ -213,7 +213,8 @@ class _Run:
         with _stop_on_signals(self):
             step = self._steps(iter(loader), numbers, logs)
         finished = step >= self.config.steps
-        if finished and self.main and not self.validation:  # it was killed after its last step
+        complete = finished or self._out_of_time()
+        if complete and self.main and not self.validation:  # it was killed after its last step, or is out of time
             self.validation, _ = self._measure()
         report = {
             "step": step,
@@ -221,7 +222,7 @@ class _Run:
             "finished": finished,
             "validation": self.validation,
         }
-        if finished and self.main:
+        if complete and self.main:
             self._export(report)
         self.accelerator.wait_for_everyone()
         if logs:
@@ -291,7 +292,12 @@ class _Run:
         for group in one.param_groups:
             group["lr"] = rate
         self.scaler.unscale_(one)
-        torch.nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        if not self.scaler.is_enabled() and not norm.isfinite():  # with fp16 the scaler leaves such a step out
+            raise ValueError(
+                f"the gradients of {name} are not finite: lower train.learning_rate, or use precision bf16; the same "
+                f"call goes on from the last checkpoint in {self.checkpoints.folder}"
+            )
         self.scaler.step(one)
         one.zero_grad(set_to_none=True)
 
@@ -341,9 +347,12 @@ class _Run:
         kind = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
         return torch.autocast(self.accelerator.device.type, kind, enabled=self.config.precision != "no")
 
+    def _out_of_time(self) -> bool:
+        return 0 < self.config.max_hours <= self.seconds / 3600
+
     def _stopping(self) -> bool:
         """Whether any process was asked to stop or is out of time: all agree, or the others would wait for ever."""
-        stopping = self.stopped or 0 < self.config.max_hours <= self.seconds / 3600
+        stopping = self.stopped or self._out_of_time()
         if self.accelerator.num_processes == 1:
             return stopping
         flag = torch.tensor(float(stopping), device=self.accelerator.device)

@@ -44,7 +44,7 @@ def test_output_has_one_value_a_channel_in_its_range(architecture):
 @each_architecture
 def test_default_size(architecture):
     model = AUEstimator(architecture=architecture).eval()
-    assert 1.0e6 < sum(p.numel() for p in model.parameters()) < 2.0e6
+    assert 2.0e6 < sum(p.numel() for p in model.parameters()) < 4.0e6
     with torch.no_grad():
         assert model(pictures(1, 128)).level.shape == (1, len(units.channels))
 
@@ -168,12 +168,17 @@ def test_calibration_moves_presence_alone():
     assert model.coverage == units.channels
 
 
+def output(presence, level, channels):
+    places = {"landmarks": torch.zeros(len(level), 68, 2), "motion": torch.zeros(len(level), 68, 3)}
+    return AUEstimatorOutput(presence=presence, level=level, presence_logits=presence, channels=channels, **places)
+
+
 def test_scores_hold_the_covered_channels_that_are_seen():
     model = toy(channels=["L12", "R12", "17", "28:T"])
     model.set_calibration(torch.ones(4), torch.zeros(4), torch.tensor([True, True, False, True]))
     presence = torch.tensor([[0.9, 0.4, 0.9, 0.5], [0.0, 0.0, 1.0, 0.0]])
     level = torch.tensor([[3.456, 5.0, 2.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
-    seen = AUEstimatorOutput(presence=presence, level=level, presence_logits=presence, channels=model.channels)
+    seen = output(presence, level, model.channels)
     first, second = model.to_aus(seen)
     assert dict(first.items()) == {"L12": 3.46, "28:T": 1.0}
     assert not second
@@ -182,12 +187,7 @@ def test_scores_hold_the_covered_channels_that_are_seen():
 
 def test_a_score_can_hold_every_channel():
     model, shape = toy(), (1, len(units.channels))
-    full = AUEstimatorOutput(
-        presence=torch.ones(shape),
-        level=torch.full(shape, 5.0),
-        presence_logits=torch.ones(shape),
-        channels=units.channels,
-    )
+    full = output(torch.ones(shape), torch.full(shape, 5.0), units.channels)
     assert model.to_aus(full)[0].vector() == (5.0,) * len(units.channels)
 
 
@@ -254,3 +254,12 @@ def test_threshold_is_checked():
     model = toy()
     with pytest.raises(ValueError, match="threshold 2"):
         model.to_aus(model(pictures()), threshold=2)
+
+
+@each_architecture
+def test_landmarks_and_motion(architecture):
+    with torch.no_grad():
+        seen = toy(architecture)(pictures(2))
+    assert seen.landmarks.shape == (2, 68, 2)
+    assert 0 <= seen.landmarks.min() <= seen.landmarks.max() <= 1
+    assert seen.motion.shape == (2, 68, 3)

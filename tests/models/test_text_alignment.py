@@ -188,6 +188,8 @@ def test_read_leaves_out_what_is_absent():
     model, (ids, mask) = small(channels=["L12", "17"]), texts()
     with torch.no_grad():
         model.reader.readout.zero_()
+        model.reader.gist[-1].weight.zero_()
+        model.reader.gist[-1].bias.zero_()
         model.reader.readout_bias.copy_(torch.tensor([[2.0, 0.0], [-2.0, 0.0]]))
     levels = model.read(ids, mask)
     assert levels.tolist() == [[2.5, 0.0]] * 3

@@ -5,8 +5,20 @@ import dataclasses
 import pytest
 import torch
 
+from auface_diffusers.anatomy import HeadModel
 from auface_diffusers.facs import AUSet, units
-from train_lora.data.augment import CHANGES, RANGES, Ranges, added_roll, augment, mirror, mirror_index
+from train_lora.data.augment import (
+    CHANGES,
+    RANGES,
+    Ranges,
+    added_roll,
+    augment,
+    mirror,
+    mirror_index,
+    mirror_motion,
+    mirror_points,
+    move_points,
+)
 
 
 def pictures(count=6, side=128, seed=0):
@@ -150,3 +162,40 @@ def test_errors_name_what_is_wrong():
         augment((images * 255).byte(), [1, 2])
     with pytest.raises(ValueError, match="L12 has no R12"):
         mirror_index(["L12", "17"])
+
+
+def dots(points, side=128):
+    """Pictures (B, 3, S, S) with a soft bright dot at each (B, 2), shares of the picture."""
+    place = (torch.arange(side) + 0.5) / side
+    x, y = points[:, 0, None, None], points[:, 1, None, None]
+    spot = torch.exp(-((place[None, None] - x) ** 2 + (place[None, :, None] - y) ** 2) / (2 * 0.02**2))
+    return spot[:, None].expand(-1, 3, -1, -1).contiguous()
+
+
+def found(images):
+    """Where the dots are: (B, 2)."""
+    place = (torch.arange(images.shape[-1]) + 0.5) / images.shape[-1]
+    weight = images.mean(1) ** 4
+    total = weight.sum((1, 2))
+    return torch.stack([(weight.sum(1) * place).sum(1) / total, (weight.sum(2) * place).sum(1) / total], 1)
+
+
+def test_points_go_where_the_picture_goes():
+    points = 0.35 + 0.3 * torch.rand(16, 2, generator=torch.Generator().manual_seed(0))
+    seeds, ranges = range(16), only("affine", scale=(1.3, 1.5), rotation=(-15.0, 15.0), shift=(-0.02, 0.02))
+    moved = move_points(points[:, None], seeds, 1.0, ranges)[:, 0]
+    assert (moved - points).norm(dim=1).min() > 1e-3
+    torch.testing.assert_close(found(augment(dots(points), seeds, 1.0, ranges)), moved, atol=0.004, rtol=0)
+    assert torch.equal(move_points(points[:, None], seeds, 0.0), points[:, None])
+
+
+def test_flipped_points_are_those_of_the_flipped_face():
+    head = HeadModel.from_default()
+    left, right = (head(None, AUSet.parse(code)) for code in ("L12D+R4C", "R12D+L4C"))
+    rest = head().landmarks68
+    flipped = mirror_points(left.landmarks68[..., :2] / 4 + 0.5) * 4 - 2
+    torch.testing.assert_close(flipped, right.landmarks68[..., :2], atol=0.02, rtol=0)
+    motion = left.landmarks68 - rest
+    torch.testing.assert_close(mirror_motion(motion), right.landmarks68 - rest, atol=0.02, rtol=0)
+    assert (motion - (right.landmarks68 - rest)).abs().max() > 0.05
+    assert torch.equal(mirror_motion(mirror_motion(motion)), motion)

@@ -367,12 +367,23 @@ def test_killed_ten_times_it_ends_the_same(tokenizer_toml, unbroken, tmp_path, s
     assert_killed(result, 10, unbroken, tmp_path / "run")
 
 
-def test_time_that_is_up_stops_and_saves(tmp_path):
+def test_gradients_that_are_no_numbers_stop_the_run(tmp_path):
+    class Broken(ToyStage):
+        def losses(self, batch, step):
+            for name, loss, values in super().losses(batch, step):
+                yield name, loss * (float("nan") if step.number == 3 else 1.0), values
+
+    with pytest.raises(ValueError, match="gradients of model are not finite: lower train.learning_rate"):
+        run_toy(tmp_path, Broken())
+    assert not (tmp_path / "model").exists()
+
+
+def test_time_that_is_up_stops_saves_and_exports(tmp_path):
     report = run_toy(tmp_path, max_hours=1e-9)
     assert not report["finished"]
     assert report["step"] == 1
     assert checkpoints(tmp_path) == ["step-00000001"]
-    assert not (tmp_path / "model").exists()
+    assert (tmp_path / "model" / "toy.safetensors").exists()
     again = run_toy(tmp_path, max_hours=1e-9)
     assert again["step"] == 1, "earlier time counts"
     assert run_toy(tmp_path)["finished"]

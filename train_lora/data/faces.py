@@ -65,7 +65,7 @@ class FacesConfig:
     Attributes:
         shards: folder of ``train_lora synth``; or empty, to draw faces while training.
         faces: how many; of shards, 0 is all; of drawn ones, the length of an epoch.
-        size, framing, people, posed, seed: of drawn faces, see `SynthConfig`.
+        size, framing, people, first_person, posed, seed: of drawn faces, see `SynthConfig`.
     """
 
     shards: str = ""
@@ -73,6 +73,7 @@ class FacesConfig:
     size: int = 128
     framing: str = "face"
     people: int = 20000
+    first_person: int = 0
     posed: float = 0.5
     seed: int = 0
 
@@ -89,6 +90,7 @@ class FacesConfig:
             size=self.size,
             framing=self.framing,
             people=self.people,
+            first_person=self.first_person,
             posed=self.posed,
             seed=self.seed,
             image_format="png",

@@ -74,6 +74,15 @@ class PreparedSource:
             self.structure = _map(place / "structure.npy", (count, SURFACE + 2, self.size, self.size), np.uint8)
             self.done = _map(place / "done.npy", (count,), np.uint8)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled by name for data workers: an array itself would be copied, and what is written to it lost."""
+        arrays = {name: value.filename for name, value in vars(self).items() if isinstance(value, np.memmap)}
+        return vars(self) | arrays
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        opened = {name: np.load(state[name], mmap_mode="r+") for name in ("codes", "structure", "done") if state[name]}
+        vars(self).update(state | opened)
+
     def __len__(self) -> int:
         return len(self.source)
 

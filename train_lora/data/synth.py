@@ -46,6 +46,7 @@ class SynthConfig:
     Attributes:
         out: folder; ``shards`` files of ``per_shard`` samples go there.
         seed: decides everything. people: how many different persons; a person keeps skin, hair and eyes.
+        first_person: number of the first of them; sets that are to share nobody need ranges of their own.
         size: pixels, 64..1024. framing: one of ``anatomy.camera.FRAMINGS``.
         image_format: "webp" (lossy, quality 92) or "png".
         texts: wordings of each sample beside the canonical one.
@@ -61,6 +62,7 @@ class SynthConfig:
     per_shard: int = 256
     seed: int = 0
     people: int = 5000
+    first_person: int = 0
     size: int = 256
     framing: str = "portrait"
     image_format: str = "webp"
@@ -71,11 +73,10 @@ class SynthConfig:
     engine: str = "local"
 
     def __post_init__(self) -> None:
-        counts = (self.shards, self.per_shard, self.people, self.workers)
-        if min(counts) < 1 or self.texts < 0 or not 64 <= self.size <= 1024 or not 0 <= self.posed <= 1:
-            raise ValueError(
-                "shards, per_shard, people, workers >= 1, texts >= 0, size 64..1024, posed 0..1 are needed"
-            )
+        if min(self.shards, self.per_shard, self.people, self.workers) < 1 or min(self.texts, self.first_person) < 0:
+            raise ValueError("shards, per_shard, people, workers >= 1 and texts, first_person >= 0 are needed")
+        if not 64 <= self.size <= 1024 or not 0 <= self.posed <= 1:
+            raise ValueError(f"size {self.size}: 64..1024 is needed, and posed {self.posed}: 0..1")
         if self.image_format not in FORMATS or self.engine not in ENGINES:
             raise ValueError(f"image_format is one of {', '.join(FORMATS)}, engine one of {', '.join(ENGINES)}")
         Camera.framed(self.framing)  # raises for an unknown name
@@ -105,7 +106,7 @@ def plan(config: SynthConfig, number: int) -> Plan:
         key=f"{number:09d}",
         kind=kind,
         aus=aus,
-        person=rng.randrange(config.people),
+        person=config.first_person + rng.randrange(config.people),
         scene=rng.randrange(2**31),
         pose=tuple(round(angle, 2) for angle in angles[:3]),
         gaze=tuple(round(angle, 2) for angle in angles[3:]),

@@ -1,0 +1,58 @@
+import pickle
+
+import pytest
+import torch
+
+from auface_diffusers.anatomy import STRUCTURE_CHANNELS
+from auface_diffusers.models import FaceTokenizer
+from train_lora.data.faces import FacesConfig
+from train_lora.data.prepared import PreparedSource, pack, unpack
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    torch.manual_seed(0)
+    return FaceTokenizer(image_size=SIZE, channels=(8, 16, 16), encoder_blocks=1, decoder_blocks=1)
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return FacesConfig(faces=4, size=SIZE).open()
+
+
+def test_what_is_kept_is_what_is_made(tokenizer, faces, tmp_path):
+    plain = PreparedSource(faces, tokenizer, None).__getitems__([0, 2])
+    kept = PreparedSource(faces, tokenizer, tmp_path)
+    first, again = kept.__getitems__([0, 2]), kept.__getitems__([2, 0])
+    for batch in (first, PreparedSource(faces, tokenizer, tmp_path).__getitems__([0, 2])):
+        assert torch.equal(batch.codes, plain.codes)
+        assert torch.equal(batch.structure, plain.structure)
+    assert torch.equal(again.codes, plain.codes.flip(0))
+    assert kept.done.tolist() == [1, 0, 1, 0]
+    assert plain.structure.shape == (2, len(STRUCTURE_CHANNELS), SIZE, SIZE)
+
+
+def test_workers_write_to_the_same_files(tokenizer, faces, tmp_path):
+    source = PreparedSource(faces, tokenizer, tmp_path)
+    worker = pickle.loads(pickle.dumps(source))
+    worker.__getitems__([3])
+    assert source.done.tolist() == [0, 0, 0, 1]
+
+
+def test_another_encoder_has_other_files(tokenizer, faces, tmp_path):
+    PreparedSource(faces, tokenizer, tmp_path)
+    torch.manual_seed(1)
+    other = FaceTokenizer(image_size=SIZE, channels=(8, 16, 16), encoder_blocks=1, decoder_blocks=1)
+    PreparedSource(faces, other, tmp_path)
+    PreparedSource(faces, other, tmp_path, half=True)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_packing_keeps_the_parts_and_a_byte_of_the_surface(tokenizer, faces):
+    batch = PreparedSource(faces, tokenizer, None).__getitems__([1])
+    assert torch.equal(unpack(pack(batch.structure)), batch.structure)
+    surface, parts = batch.structure[:, :4], batch.structure[:, 4:-1]
+    assert surface.abs().max() <= 1
+    assert set(parts.unique().tolist()) == {0.0, 1.0}
