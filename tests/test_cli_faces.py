@@ -267,7 +267,10 @@ def test_ctrl_c_in_a_process(model, tmp_path):
         time.sleep(0.1)  # until the part of the film is there
     time.sleep(1)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    try:
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert (process.returncode, said) == (130, "auface: stopped; nothing was written\n")
     assert list(tmp_path.iterdir()) == []
 

@@ -43,9 +43,8 @@ def save_parts(folder):
     alignment = folder / "align" / "model"
     made["text_alignment"].save_pretrained(alignment / "text")
     made["tokenizer"].save_pretrained(alignment / "tokenizer")
-    inner = made["transformer"].structure.config
-    sizes = {name: inner[name] for name in ("image_size", "in_channels", "width", "embedding_dim")}
-    StructureEncoder(**sizes).save_pretrained(alignment / "structure")
+    inner = made["transformer"].config
+    StructureEncoder(inner["image_size"], width=inner["structure_width"]).save_pretrained(alignment / "structure")
     for name, architecture in (("estimator", "conv"), ("evaluation_estimator", "patch")):
         toy_estimator(architecture).save_pretrained(folder / name / "model")
         rows = [f"{channel},30,0.9,nan,0.5,{int(channel != 'L12')}" for channel in toy_estimator().channels]

@@ -168,11 +168,12 @@ def _load_words(folder: Path, text: TextAlignment) -> PreTrainedTokenizerFast:
 def _check_structure(structure: StructureEncoder, text: TextAlignment, transformer: FaceTransformer) -> None:
     _check_channels("alignment/text", text.channels)
     _check_channels("alignment/structure", structure.config["channels"])
-    inner = transformer.structure.config
-    for name in ("image_size", "in_channels", "width", "embedding_dim"):
-        if structure.config[name] != inner[name]:
+    names = {"image_size": "image_size", "in_channels": "structure_channels", "width": "structure_width"}
+    for name, theirs in names.items():
+        own, other = structure.config[name], transformer.config[theirs]
+        if own != other:
             raise ValueError(
-                f"alignment/structure has {name} {structure.config[name]} and the generator {inner[name]}: "
+                f"alignment/structure has {name} {own} and the generator {other}: "
                 "export the alignment that the generator was trained with"
             )
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from auface_diffusers.anatomy import ATTRIBUTE_SIZE, STRUCTURE_CHANNELS
 from auface_diffusers.anatomy.identity import CODE_SIZE
 from auface_diffusers.models.attention import Attention, rotary_angles
-from auface_diffusers.models.structure_encoder import StructureEncoder
+from auface_diffusers.models.structure_encoder import StructureFeatures
 
 SOURCES = ("text", "structure", "identity", "attributes")
 """What a face is drawn from; each can be left out, for training and for guidance."""
@@ -42,7 +42,7 @@ class FaceTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin)
         width, layers, heads: of the transformer. mlp_ratio: width of the hidden layer of a block, over ``width``.
         code_dim: numbers that a code is embedded in.
         text_dim: of the text encoder's hidden states and of its embedding.
-        image_size, structure_channels, structure_width: of the structure map, see `StructureEncoder`.
+        image_size, structure_channels, structure_width: of the structure map, see `StructureFeatures`.
         identity_dim, attribute_dim: lengths of the identity code and of the attribute vector.
 
     Raises:
@@ -83,7 +83,7 @@ class FaceTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin)
         self.mask_token_id = codebook_size
         self.code_embedding = nn.Embedding(codebook_size + 1, code_dim)
         self.to_width = nn.Linear(self.slots * code_dim, width)
-        self.structure = StructureEncoder(image_size, structure_channels, structure_width, text_dim)
+        self.structure = StructureFeatures(image_size, structure_channels, structure_width)
         self.from_structure = nn.Linear(structure_width, width)
         self.from_text = nn.Linear(text_dim, width)
         self.from_identity = _Tokens(identity_dim, width)
@@ -135,7 +135,7 @@ class FaceTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin)
         )
         gone = self._dropped(dropped, len(codes), codes.device)
         x = self._embed(codes)  # (B, T, W)
-        features = self.from_structure(self.structure.encode(structure).flatten(2).transpose(1, 2))
+        features = self.from_structure(self.structure(structure).flatten(2).transpose(1, 2))
         x = x + torch.where(gone["structure"][:, None, None], self.missing["structure"], features)
         context, mask, condition = self._condition(text, text_mask, embedding, identity, attributes, gone)
         scales = self.modulation(F.silu(condition)).unflatten(-1, (6, -1))  # (B, 6, W)

@@ -37,7 +37,7 @@ class StructureEncoderOutput(BaseOutput):
 class StructureEncoder(ModelMixin, ConfigMixin):
     """Convolutions over the channels of ``anatomy.structure_map``, with heads that tie them to texts and units.
 
-    The heads serve the alignment stage; the transformer uses the grid of features.
+    It serves the alignment stage, which gives its `StructureFeatures` to the transformer.
 
     Args:
         image_size: S, a multiple of 16.
@@ -60,38 +60,18 @@ class StructureEncoder(ModelMixin, ConfigMixin):
         channels: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        if image_size % DOWNSCALE:
-            raise ValueError(f"image_size {image_size}: a multiple of {DOWNSCALE} is needed")
         names = list(units.channels if channels is None else channels)
         self.register_to_config(channels=names)
-        self.grid_size = image_size // DOWNSCALE
-        self.stem = nn.Conv2d(in_channels, 64, 4, stride=4)
-        self.fine = _Mix(64)
-        self.down1 = nn.Conv2d(64, 128, 2, stride=2)
-        self.middle = _Mix(128)
-        self.down2 = nn.Conv2d(128, width, 2, stride=2)
-        self.coarse = _Mix(width)
+        self.extractor = StructureFeatures(image_size, in_channels, width)
         self.squeeze = nn.Conv2d(width, 32, 1)
-        self.pool = nn.Sequential(nn.Linear(32 * self.grid_size**2, 512), nn.SiLU(), nn.Linear(512, embedding_dim))
+        self.pool = nn.Sequential(
+            nn.Linear(32 * (image_size // DOWNSCALE) ** 2, 512), nn.SiLU(), nn.Linear(512, embedding_dim)
+        )
         self.read = nn.Sequential(nn.SiLU(), nn.Linear(embedding_dim, 2 * len(names)))
-
-    def encode(self, structure: Tensor) -> Tensor:
-        """Features (B, W, P, P) of structure maps (B, K, S, S).
-
-        Raises:
-            ValueError: another shape.
-        """
-        size, count = self.config["image_size"], self.config["in_channels"]
-        if structure.ndim != 4 or structure.shape[1:] != (count, size, size):
-            raise ValueError(f"structure {tuple(structure.shape)}: (B, {count}, {size}, {size}) is needed")
-        x = self.fine(self.stem(structure))
-        x = self.middle(self.down1(x))
-        features: Tensor = self.coarse(self.down2(x))
-        return features
 
     def forward(self, structure: Tensor) -> StructureEncoderOutput:
         """Features and what they say; see `StructureEncoderOutput`."""
-        features = self.encode(structure)
+        features = self.extractor(structure)
         pooled = self.pool(self.squeeze(F.silu(features)).flatten(1))
         presence, levels = self.read(pooled).chunk(2, -1)
         return StructureEncoderOutput(
@@ -100,6 +80,38 @@ class StructureEncoder(ModelMixin, ConfigMixin):
             presence_logits=presence,
             levels=MAX_LEVEL * torch.sigmoid(levels.float()),
         )
+
+
+class StructureFeatures(nn.Module):
+    """Structure maps (B, in_channels, S, S) to a grid of features (B, W, S / 16, S / 16).
+
+    Args:
+        image_size: S, a multiple of 16. in_channels: of the structure map. width: W.
+
+    Raises:
+        ValueError: a size that 16 does not divide.
+    """
+
+    def __init__(self, image_size: int, in_channels: int, width: int) -> None:
+        super().__init__()
+        if image_size % DOWNSCALE:
+            raise ValueError(f"image_size {image_size}: a multiple of {DOWNSCALE} is needed")
+        self.shape = (in_channels, image_size, image_size)
+        self.stem = nn.Conv2d(in_channels, 64, 4, stride=4)
+        self.fine = _Mix(64)
+        self.down1 = nn.Conv2d(64, 128, 2, stride=2)
+        self.middle = _Mix(128)
+        self.down2 = nn.Conv2d(128, width, 2, stride=2)
+        self.coarse = _Mix(width)
+
+    def forward(self, structure: Tensor) -> Tensor:
+        """See the class. Raises `ValueError` for another shape."""
+        if structure.ndim != 4 or structure.shape[1:] != self.shape:
+            raise ValueError(f"structure {tuple(structure.shape)}: (B, {', '.join(map(str, self.shape))}) is needed")
+        x = self.fine(self.stem(structure))
+        x = self.middle(self.down1(x))
+        features: Tensor = self.coarse(self.down2(x))
+        return features
 
 
 class _Mix(nn.Module):

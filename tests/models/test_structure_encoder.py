@@ -25,7 +25,7 @@ def test_shapes_and_ranges():
     model = toy()
     with torch.no_grad():
         out = model(maps(3))
-        assert torch.equal(model.encode(maps(3)), out.features)
+        assert torch.equal(model.extractor(maps(3)), out.features)
     assert out.features.shape == (3, 16, 2, 2)
     assert out.embedding.shape == (3, 12)
     torch.testing.assert_close(out.embedding.norm(dim=-1), torch.ones(3))
@@ -55,7 +55,7 @@ def test_a_place_changes_its_own_features_most():
     other = one.clone()
     other[:, :, :16, :16] += 1
     with torch.no_grad():
-        change = (model.encode(other) - model.encode(one)).abs().mean(1)[0]
+        change = (model.extractor(other) - model.extractor(one)).abs().mean(1)[0]
     assert change.argmax() == 0
 
 
@@ -71,7 +71,7 @@ def test_runs_in_bf16():
     [
         (lambda: toy(image_size=40), "image_size 40: a multiple of 16"),
         (lambda: toy()(maps(side=48)), r"structure \(2, \d+, 48, 48\): \(B, \d+, 32, 32\) is needed"),
-        (lambda: toy().encode(maps()[:, 1:]), "is needed"),
+        (lambda: toy().extractor(maps()[:, 1:]), "is needed"),
         (lambda: toy()(maps()[0]), "is needed"),
     ],
 )

@@ -215,7 +215,7 @@ def test_the_example_loads_and_overrides_count():
     [
         ("sed=5", "unknown key sed; known: out, shards"),
         ("seed=x", "'x' is no int"),
-        ("size=10", r"size 64\.\.1024"),
+        ("size=10", r"size 10: 64\.\.1024"),
         ("image_format=gif", "webp, png"),
         ("engine=spark", "local, ray"),
         ("shares.smiles=1", "neutral, single"),
@@ -233,3 +233,29 @@ def test_the_command(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["samples"] == 2
     assert main(["synth", str(tmp_path / "no.toml")]) == 1
     assert "no.toml" in capsys.readouterr().err
+
+
+def test_training_and_evaluation_share_no_combination():
+    def names(evaluation, kind, count):
+        rng = random.Random(5)
+        drawn = [sample_aus(rng, {kind: 1.0}, evaluation=evaluation)[1] for _ in range(count)]
+        return {tuple(aus.parts) for aus in drawn if len(aus.codes) > 1}
+
+    for kind in ("sided", "natural", "conflict"):
+        trained, kept = names(False, kind, 2000), names(True, kind, 100)
+        assert kept
+        assert not trained & kept
+
+
+def test_single_units_are_not_trained_at_whole_levels():
+    rng = random.Random(6)
+    levels = [level for _ in range(3000) for _, level in sample_aus(rng, {"single": 1.0})[1].items()]
+    assert not [level for level in levels if level == int(level)]
+    assert {round(level) for level in levels} >= {1, 2, 3, 4, 5}
+
+
+def test_people_of_different_ranges_do_not_meet(tmp_path):
+    one, other = (small(tmp_path, first_person=first) for first in (0, 50))
+    people = [{plan(config, number).person for number in range(200)} for config in (one, other)]
+    assert max(people[0]) < 50 <= min(people[1])
+    assert max(people[1]) < 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -27,22 +28,48 @@ def table() -> dict[str, Any]:
     return tomllib.loads((Path(__file__).parents[1] / "configs" / "aus.toml").read_text(encoding="utf-8"))
 
 
-def sample_aus(rng: random.Random, shares: Mapping[str, float] = SHARES) -> tuple[str, AUSet]:
-    """Draw a kind and a score of that kind. Levels are floats, spread evenly over A..E.
+HELD_OUT = 10
+"""One in so many combinations of units and sides is kept for evaluation: training never draws it, at any levels."""
+MAX_DRAWS = 10_000
+"""Far more than it takes to meet one in ten."""
+
+
+def held_out(aus: AUSet) -> bool:
+    """Whether a score of two or more units is one that training never draws: a matter of its units and sides alone."""
+    return (
+        len(aus.codes) > 1
+        and zlib.crc32("+".join(f"{part}{code}" for code, part in aus.parts).encode()) % HELD_OUT == 0
+    )
+
+
+def sample_aus(
+    rng: random.Random, shares: Mapping[str, float] = SHARES, *, evaluation: bool = False
+) -> tuple[str, AUSet]:
+    """Draw a kind and a score of that kind. Levels are floats, spread evenly over A..E, and never whole.
+
+    Args:
+        rng: of the draws. shares: share of each kind.
+        evaluation: draw what is kept for evaluation, see `held_out`; single units, which have to be trained, are
+            still drawn: round their levels, and they are new.
 
     Raises:
-        ValueError: ``shares`` names an unknown kind, or is negative or all zero.
+        ValueError: ``shares`` names an unknown kind, or is negative or all zero; or nothing of a kind is held out.
     """
     unknown = set(shares) - set(KINDS)
     if unknown or min(shares.values(), default=0) < 0 or not sum(shares.values()):
         raise ValueError(f"shares {dict(shares)}: non-negative numbers for {', '.join(KINDS)} are needed")
     kinds = [kind for kind in KINDS if shares.get(kind)]
     kind = rng.choices(kinds, [shares[kind] for kind in kinds])[0]
-    return kind, _DRAW[kind](rng)
+    for _ in range(MAX_DRAWS):
+        aus = _DRAW[kind](rng)
+        if len(aus.codes) < 2 or held_out(aus) == evaluation:
+            return kind, aus
+    raise ValueError(f"no {kind} is kept for evaluation")
 
 
 def _level(rng: random.Random) -> float:
-    return round(rng.uniform(0.5, 5.0), 2)
+    level = round(rng.uniform(0.5, 4.99), 2)
+    return level + 0.01 if level == int(level) else level
 
 
 def _shown() -> list[str]:

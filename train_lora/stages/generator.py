@@ -119,7 +119,7 @@ class GeneratorStage:
         model = make(FaceTransformer, given | self.config.model)
         folder = Path(self.config.alignment) / "structure"
         if folder.exists() and self.config.aligned:
-            model.structure.load_state_dict(StructureEncoder.from_pretrained(folder).float().state_dict())
+            model.structure.load_state_dict(StructureEncoder.from_pretrained(folder).extractor.float().state_dict())
         return model
 
     def losses(self, batch: PreparedBatch, step: Step) -> Iterator[tuple[str, Tensor, Mapping[str, float]]]:
