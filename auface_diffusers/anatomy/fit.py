@@ -57,10 +57,16 @@ def fit_head(
     """
     if landmarks.ndim != 3 or landmarks.shape[1:] != (68, 2) or not landmarks.isfinite().all():
         raise ValueError(f"landmarks {tuple(landmarks.shape)}: give finite shares (B, 68, 2)")
-    view = camera or Camera()
-    target = landmarks.detach().to(head.vertices)
+    given = (landmarks, levels) if codes is None else (landmarks, levels, codes)
+    # callers may be in inference mode, whose tensors gradients cannot pass
+    with torch.inference_mode(False), torch.enable_grad():
+        return _fit(head, camera or Camera(), *(value.detach().clone() for value in given))
+
+
+def _fit(head: HeadModel, view: Camera, landmarks: Tensor, levels: Tensor, codes: Tensor | None = None) -> FittedHead:
+    target = landmarks.to(head.vertices)
     batch = len(target)
-    levels = head.levels(levels.detach()).expand(batch, -1)
+    levels = head.levels(levels).expand(batch, -1)
     base = (neutral_code() if codes is None else identity_codes(codes)).to(target).expand(batch, -1)
     place = torch.zeros(batch, 6, device=target.device, requires_grad=True)  # turns, zoom, shifts
     shape = torch.zeros(batch, COMPONENTS, device=target.device, requires_grad=codes is None)

@@ -71,6 +71,8 @@ def _wishes(
         if prompt is not None or aus is not None:
             raise ValueError("give the expression by position, or aus= and prompt=: not both")
         return [_score_or_text(one) for one in _listed("expression", expression)]
+    if prompt is not None and aus is None:  # people write notation there as well
+        return [_score_or_text(_text(one)) for one in _listed("prompt", prompt)]
     scores = [_score(one) for one in _listed("aus", aus)] if aus is not None else []
     texts = [_text(one) for one in _listed("prompt", prompt)] if prompt is not None else []
     if not scores and not texts:

@@ -327,3 +327,11 @@ def test_every_person_shows_every_expression(pipe):
 def test_bad_input_is_refused(pipe, options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         pipe(options.pop("expression", None), **options)
+
+
+def test_notation_is_read_in_a_prompt_too(pipe):
+    by_prompt, by_aus = (
+        pipe(**{name: "L12D+4B"}, identity=3, seed=0, output_type="latent") for name in ("prompt", "aus")
+    )
+    assert by_prompt.aus == by_aus.aus
+    assert torch.equal(by_prompt.codes, by_aus.codes)

@@ -10,6 +10,7 @@ from auface_diffusers.anatomy import Appearance, Camera, HeadModel, project_poin
 from auface_diffusers.anatomy.fit import fit_head
 from auface_diffusers.facs import AUSet
 from auface_diffusers.pipelines.editing import load_images, paste_onto
+from auface_diffusers.pipelines.heads import head_model
 from auface_diffusers.pipelines.motion import strongest_cells
 
 SMILE = "12E+25C"
@@ -202,3 +203,15 @@ def head_codes():
     from auface_diffusers.anatomy.identity import neutral_code
 
     return neutral_code().expand(2, -1)
+
+
+def test_inference_mode_changes_nothing():
+    head = HeadModel.from_default()
+    camera, levels = Camera(128), head.levels(AUSet.parse("12D"))
+    points = project_points(head([3], AUSet.parse("12D")).landmarks68, [Appearance()], camera)[..., :2] / 128
+    with torch.inference_mode():
+        head_model.cache_clear()
+        inside = fit_head(head_model("cpu"), points * 1.0, levels * 1.0, camera)
+    after = fit_head(head_model("cpu"), points, levels, camera)
+    torch.testing.assert_close(inside.codes, after.codes)
+    assert after.error.max() < 0.006
