@@ -165,12 +165,10 @@ class EstimatorStage:
         areas = auc(logits, labels.present, labels.mask, MIN_EXAMPLES)
         known = areas[~areas.isnan()]
         error = (read - labels.levels).abs()[labels.present & labels.mask].mean()
-        return {
-            "auc": float(known.mean()),
-            "auc_10th": float(known.quantile(0.1)),
-            "covered": float((known >= MIN_AUC).sum()),
-            "level_error": float(error),
-        }
+        measured = {"level_error": float(error), "covered": float((known >= MIN_AUC).sum())}
+        if len(known):  # too few faces tell nothing about any channel
+            measured |= {"auc": float(known.mean()), "auc_10th": float(known.quantile(0.1))}
+        return measured
 
     def sheet(self, model: AUEstimator) -> Tensor:
         """What augmentation makes of eight faces."""

@@ -1,0 +1,215 @@
+"""The stages after the tokenizer, at toy size: they learn, they export what loads, and their options act."""
+
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from auface_diffusers.models import AUEstimator, FaceTokenizer, FaceTransformer, StructureEncoder, TextAlignment
+from train_lora.data.faces import FacesConfig
+from train_lora.loop import LoopConfig, Step, train
+from train_lora.stages.align import AlignConfig, AlignStage
+from train_lora.stages.estimator import EstimatorConfig, EstimatorStage
+from train_lora.stages.generator import GeneratorConfig, GeneratorStage
+from train_lora.stages.tokenizer import TokenizerConfig, TokenizerLosses, TokenizerStage
+
+_spec = importlib.util.spec_from_file_location("toy_parts", Path(__file__).parents[1] / "pipelines" / "conftest.py")
+toy = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(toy)
+
+LOOP = LoopConfig(
+    steps=12, batch_size=8, learning_rate=3e-3, warmup=1, ema=0.5, log_every=1, validate_every=12, save_every=12
+)
+TEXT = {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "intermediate_size": 32, "max_length": 96}
+TEXT |= {"projection_dim": 32, "reader_dim": 64}
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """Folders of a toy tokenizer of faces and of a toy alignment."""
+    folder = tmp_path_factory.mktemp("parts")
+    made = toy.components()
+    made["face_tokenizer"].save_pretrained(folder / "tokenizer")
+    made["text_alignment"].save_pretrained(folder / "align" / "text")
+    made["tokenizer"].save_pretrained(folder / "align" / "tokenizer")
+    torch.manual_seed(5)
+    StructureEncoder(image_size=64, width=32, embedding_dim=32).save_pretrained(folder / "align" / "structure")
+    return folder
+
+
+def run(stage, config):
+    report = train(stage, config.train, Path(config.out), {"train": dataclasses.asdict(config.train)})
+    lines = [json.loads(line) for line in (Path(config.out) / "log.jsonl").read_text().splitlines()]
+    return report, lines
+
+
+def first_loss(stage, player, numbers=range(8)):
+    batch = stage.source.__getitems__(list(numbers))
+    torch.manual_seed(0)
+    ((_, loss, values),) = list(stage.losses(batch, Step(0, 0.0, tuple(range(100, 100 + len(numbers))))))
+    return float(loss.detach()), values
+
+
+# --- alignment -------------------------------------------------------------------------------------------------------
+
+
+def align_config(parts, out, **values):
+    given = {"out": str(out), "train": LOOP, "words": str(parts / "align" / "tokenizer"), "rows": 64, "image_size": 64}
+    return AlignConfig(**{**given, "text": TEXT, "structure": {"width": 32, "embedding_dim": 32}, **values})
+
+
+def test_alignment_learns_and_exports(parts, tmp_path):
+    config = align_config(parts, tmp_path, train=dataclasses.replace(LOOP, batch_size=4))
+    report, lines = run(AlignStage(config), config)
+    losses = [line["presence"] for line in lines if "presence" in line]
+    assert losses[-1] < losses[0]
+    assert {"text_f1", "structure_to_text", "loss"} <= set(report["validation"])
+    model = tmp_path / "model"
+    assert TextAlignment.from_pretrained(model / "text").config["hidden_size"] == 32
+    assert StructureEncoder.from_pretrained(model / "structure").config["width"] == 32
+    assert (model / "tokenizer" / "tokenizer.json").exists()
+
+
+@pytest.mark.parametrize("name", ["presence_weight", "level_weight", "contrast_weight", "structure_weight"])
+def test_weights_of_the_alignment(parts, tmp_path, name):
+    one, other = (
+        first_loss(AlignStage(align_config(parts, tmp_path, **{name: value})), "aligner", range(2))[0]
+        for value in (0.0, 3.0)
+    )
+    assert one < other
+
+
+# --- estimator -------------------------------------------------------------------------------------------------------
+
+
+def estimator_config(faces, out, **values):
+    data = FacesConfig(shards=faces.out)
+    model = {"image_size": 32, "widths": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
+    given = {"out": str(out), "train": LOOP, "data": data, "held_out": data, "calibration": data, "model": model}
+    return EstimatorConfig(**{**given, "strength": 0.0, **values})
+
+
+def test_estimator_learns_and_exports(faces, tmp_path):
+    config = estimator_config(faces, tmp_path)
+    _, lines = run(EstimatorStage(config), config)
+    losses = [line["loss_estimator"] for line in lines if "loss_estimator" in line]
+    assert sum(losses[-3:]) < sum(losses[:3])
+    model = AUEstimator.from_pretrained(tmp_path / "model")
+    table = (tmp_path / "model" / "channels.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in table[1:]] == list(model.channels)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"strength": 1.0},
+        {"presence_weight": 1.0},
+        {"level_weight": 5.0},
+        {"landmark_weight": 0.0},
+        {"motion_weight": 9.0},
+        {"tokenizer": "tokenizer", "repainted": 1.0},
+    ],
+    ids=str,
+)
+def test_options_of_the_estimator(faces, parts, tmp_path, values):
+    if "tokenizer" in values:
+        values = values | {"tokenizer": str(parts / "tokenizer")}
+    plain, other = (EstimatorStage(estimator_config(faces, tmp_path, **given)) for given in ({}, values))
+    assert first_loss(plain, "estimator")[0] != first_loss(other, "estimator")[0]
+
+
+def test_nothing_is_repainted_at_share_zero(faces, parts, tmp_path):
+    config = estimator_config(faces, tmp_path, tokenizer=str(parts / "tokenizer"), repainted=0.0)
+    plain = EstimatorStage(estimator_config(faces, tmp_path))
+    assert first_loss(EstimatorStage(config), "estimator")[0] == first_loss(plain, "estimator")[0]
+
+
+def test_an_estimator_goes_on_from_another(faces, tmp_path):
+    torch.manual_seed(9)
+    AUEstimator(image_size=32, widths=(8, 8, 16, 16), depths=(1, 1, 1, 1)).save_pretrained(tmp_path / "start")
+    stage = EstimatorStage(estimator_config(faces, tmp_path, start=str(tmp_path / "start")))
+    start = AUEstimator.from_pretrained(tmp_path / "start")
+    for name, value in start.state_dict().items():
+        assert torch.equal(stage.players["estimator"].state_dict()[name], value)
+
+
+# --- decoder ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_encoder_stays_when_the_decoder_is_trained(faces, parts, tmp_path):
+    data = FacesConfig(shards=faces.out)
+    losses = TokenizerLosses(adversarial=0.1, adversarial_from=0.0)
+    values = {"start": str(parts / "tokenizer"), "decoder_only": True, "losses": losses}
+    config = TokenizerConfig(str(tmp_path), dataclasses.replace(LOOP, steps=2), data, data, **values)
+    run(TokenizerStage(config), config)
+    before, after = (FaceTokenizer.from_pretrained(path) for path in (parts / "tokenizer", tmp_path / "model"))
+    half = before.half().float()
+    assert all(torch.equal(half.encoder.state_dict()[n], v) for n, v in after.encoder.state_dict().items())
+    assert not all(torch.equal(half.decoder.state_dict()[n], v) for n, v in after.decoder.state_dict().items())
+
+
+# --- generator -------------------------------------------------------------------------------------------------------
+
+
+def generator_config(faces, parts, out, **values):
+    data = FacesConfig(shards=faces.out)
+    model = {"width": 32, "layers": 1, "heads": 2, "code_dim": 16, "structure_width": 32}
+    given = {"out": str(out), "train": LOOP, "data": data, "held_out": data, "cache": False, "model": model}
+    return GeneratorConfig(
+        **{**given, "tokenizer": str(parts / "tokenizer"), "alignment": str(parts / "align"), **values}
+    )
+
+
+def test_generator_learns_and_exports(faces, parts, tmp_path):
+    config = generator_config(faces, parts, tmp_path / "run")
+    report, lines = run(GeneratorStage(config), config)
+    losses = [line["loss_transformer"] for line in lines if "loss_transformer" in line]
+    assert sum(losses[-3:]) < sum(losses[:3])
+    assert report["validation"]["loss"] > 0
+    assert FaceTransformer.from_pretrained(tmp_path / "run" / "model").config["codebook_size"] == 16
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"drop": 1.0},
+        {"drop_all": 1.0},
+        {"feature_weight": 50.0},
+        {"free_texts": 1.0},
+        {"leave_out": ("structure",)},
+        {"vector_text": True},
+        {"aligned": False},
+    ],
+    ids=str,
+)
+def test_options_of_the_generator(faces, parts, tmp_path, values):
+    plain = GeneratorStage(generator_config(faces, parts, tmp_path, drop=0.0, drop_all=0.0, free_texts=0.0))
+    given = {"drop": 0.0, "drop_all": 0.0, "free_texts": 0.0} | values
+    other = GeneratorStage(generator_config(faces, parts, tmp_path, **given))
+    assert first_loss(plain, "transformer")[0] != first_loss(other, "transformer")[0]
+
+
+def test_the_generator_starts_with_the_aligned_structure_encoder(faces, parts, tmp_path):
+    stage = GeneratorStage(generator_config(faces, parts, tmp_path))
+    encoder = StructureEncoder.from_pretrained(parts / "align" / "structure")
+    for name, value in encoder.extractor.state_dict().items():
+        assert torch.equal(stage.players["transformer"].structure.state_dict()[name], value)
+
+
+def test_the_estimator_reads_what_is_drawn(faces, parts, tmp_path):
+    AUEstimator(image_size=32, widths=(8, 8, 16, 16), depths=(1, 1, 1, 1)).save_pretrained(tmp_path / "estimator")
+    stage = GeneratorStage(generator_config(faces, parts, tmp_path, estimator=str(tmp_path / "estimator")))
+    measured = stage.validate(stage.players["transformer"].eval())
+    assert {"loss", "alignment", "alignment_of_real_codes"} <= set(measured)
+
+
+def test_unknown_names_are_errors(faces, parts, tmp_path):
+    with pytest.raises(ValueError, match="leave_out hair: sources are text, structure, identity, attributes"):
+        generator_config(faces, parts, tmp_path, leave_out=("hair",))
+    with pytest.raises(ValueError, match="FaceTransformer has no argument depth; it has codebook_size"):
+        GeneratorStage(generator_config(faces, parts, tmp_path, model={"depth": 3}))
+    with pytest.raises(ValueError, match="decoder_only needs start"):
+        TokenizerConfig("", LOOP, FacesConfig(), FacesConfig(), decoder_only=True)
