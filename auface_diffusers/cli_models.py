@@ -64,7 +64,7 @@ def load_estimator(model: Path | None, evaluation: bool = False) -> AUEstimator 
     for place in (*([model.resolve().parent] if model else []), WEIGHTS):
         folder = place / EMBEDDED[evaluation]
         if (folder / "config.json").is_file():
-            loaded: AUEstimator = AUEstimator.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            loaded: AUEstimator = AUEstimator.from_pretrained(folder, local_files_only=True)
             loaded.float().eval()
             return loaded
     return None

@@ -27,7 +27,10 @@ def card(name: str, description: Mapping[str, Any], report: Mapping[str, Any]) -
     """
     channels = hashlib.sha256("\n".join(units.channels).encode()).hexdigest()[:12]
     lines = [HEAD, f"# AUFace {name}", ""]
-    lines += ["Trained on renders of a parametric head made from MakeHuman's CC0 data, and on nothing else.", ""]
+    lines += [
+        "Licence: Apache-2.0. Trained on renders and structure maps of a parametric head made from MakeHuman's CC0"
+    ]
+    lines += ["CC0 data and, where it reads text, on texts of our own phrase tables; on nothing else.", ""]
     lines += [f"- Steps: {report['step']}, in {report['seconds'] / 3600:.2f} h.", f"- AU channels: {channels}."]
     lines += ["", "## Held-out faces", "", "| what | value |", "|---|---|"]
     lines += [f"| {key} | {value:.5g} |" for key, value in report["validation"].items()]

@@ -20,11 +20,11 @@ from transformers import PreTrainedTokenizerFast
 
 from auface_diffusers.facs import units
 from auface_diffusers.models.au_estimator import EMBEDDED, AUEstimator
+from auface_diffusers.models.checkpoints import weight_files
 from auface_diffusers.models.face_tokenizer import FaceTokenizer
 from auface_diffusers.models.face_transformer import FaceTransformer
 from auface_diffusers.models.structure_encoder import StructureEncoder
 from auface_diffusers.models.text_alignment import TextAlignment
-from auface_diffusers.pipelines.checkpoints import weight_files
 from auface_diffusers.pipelines.pipeline_auface import VQAUFacePipeline
 from auface_diffusers.schedulers import MaskedTokenScheduler
 from train_lora.pipeline_card import write_card

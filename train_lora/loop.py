@@ -1,7 +1,9 @@
 """The one training loop: every stage runs through `train`, on one process or many (``accelerate launch``).
 
 Nothing random lives between steps: which samples a step sees and what is drawn for each follows from the seed and the
-step alone. So a run that was killed goes on to the same losses, and several processes give those of one.
+step alone. So a run that was killed goes on to the same losses. Several processes, or several forward passes a step,
+give those of one as far as a stage's losses are means over samples; losses that compare the samples of a pass with
+each other, or weigh them by what the pass holds, come near.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ class LoopConfig:
     Attributes:
         steps: optimizer steps of the whole run; the learning rate falls along a cosine over them.
         batch_size: samples a step, over all processes. micro_batch: samples a forward pass, 0 for all of a process;
-            fewer take less memory and give the same gradients.
+            fewer take less memory; for the gradients see above.
         learning_rate: the highest. warmup: steps to get there. final_share: of it, at the end.
         weight_decay: of matrices and kernels. betas: of AdamW. clip: largest norm of the gradients.
         ema: decay of the averaged weights, which are validated and exported; 0 is none.

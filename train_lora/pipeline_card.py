@@ -57,7 +57,8 @@ def write_card(
     Args:
         folder: has the estimators' ``channels.csv``.
         parts: folder of each trained part; the log of its training lies one above.
-        recipe: commands that were run. report: folder of the report; "" is none.
+        recipe: the commands that make the parts, as the configuration of the export has them.
+        report: folder of the report; "" is none.
         pipeline: what was exported.
 
     Raises:

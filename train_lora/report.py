@@ -157,7 +157,8 @@ def _compare(presence: Tensor, truth: Tensor, target: Tensor, kinds: Sequence[st
     shuffles = [
         alignment(presence, on[torch.randperm(len(on), generator=generator)], usable) for _ in range(PERMUTATIONS)
     ]
-    result["all"]["shuffled"] = float(np.mean(shuffles))
+    known = [value for value in shuffles if value is not None]
+    result["all"]["shuffled"] = float(np.mean(known)) if known else None
     per_channel = channel_alignment(presence, on, usable)
     top = channel_alignment(truth, on, usable)
     result["channels"] = {
@@ -185,13 +186,14 @@ def channel_alignment(presence: Tensor, on: Tensor, usable: Tensor, least: int =
     return values
 
 
-def alignment(presence: Tensor, on: Tensor, usable: Tensor, least: int = LEAST) -> float:
-    """The mean of `channel_alignment` over the channels that have a value."""
-    return float(channel_alignment(presence, on, usable, least).nanmean())
+def alignment(presence: Tensor, on: Tensor, usable: Tensor, least: int = LEAST) -> float | None:
+    """The mean of `channel_alignment` over the channels that have a value; None if none has."""
+    values = channel_alignment(presence, on, usable, least)
+    return None if values.isnan().all() else float(values.nanmean())
 
 
-def _sides(presence: Tensor, target: Tensor, usable: Tensor) -> float:
-    """How often the stronger side of a sided unit is the one that reads stronger."""
+def _sides(presence: Tensor, target: Tensor, usable: Tensor) -> float | None:
+    """How often the stronger side of a sided unit is the one that reads stronger; None without any."""
     right = total = 0
     for column, name in enumerate(units.channels):
         if name[0] != "L" or "R" + name[1:] not in units.channels:
@@ -202,7 +204,7 @@ def _sides(presence: Tensor, target: Tensor, usable: Tensor) -> float:
             said = (target[apart, column] - target[apart, other]).sign()
             read = (presence[apart, column] - presence[apart, other]).sign()
             right, total = right + int((said == read).sum()), total + int(apart.sum())
-    return right / total if total else float("nan")
+    return right / total if total else None
 
 
 def level_response(pipe: VQAUFacePipeline, config: ReportConfig, estimator: AUEstimator) -> dict[str, float]:
@@ -276,12 +278,16 @@ def _write(
     result["worst"] = [{"aus": sets[i].format(), "score": round(float(score[i]), 3)} for i in worst.tolist()]
     (out / "report.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     lines = ["| scores | alignment | ceiling (renders) |", "|---|---|---|"]
-    lines += [f"| {k} | {result[k]['alignment']:.3f} | {result[k]['ceiling']:.3f} |" for k in ("all", *KINDS)]
-    lines += [f"| all, shuffled | {result['all']['shuffled']:.3f} | |", ""]
+    lines += [f"| {k} | {_said(result[k]['alignment'])} | {_said(result[k]['ceiling'])} |" for k in ("all", *KINDS)]
+    lines += [f"| all, shuffled | {_said(result['all']['shuffled'])} | |", ""]
     ranked = sum(value >= 0.8 for value in result["levels"].values())
     lines += [f"Level response: Spearman >= 0.8 for {ranked} of {len(result['levels'])} units.", ""]
-    lines += [f"The stronger side reads stronger in {100 * result['sided_right']:.1f} % of sided units.", ""]
+    lines += [f"Share of sided units whose stronger side reads stronger: {_said(result['sided_right'])}.", ""]
     (out / "report.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _said(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
 
 
 def _save(image: Tensor, path: Path) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from auface_diffusers.facs import AUSet, units
 from auface_diffusers.facs.levels import MAX_LEVEL
+from auface_diffusers.models.checkpoints import SafetensorsOnly
 from auface_diffusers.models.point_head import POINTS, PointHead
 
 STAGES = {  # widths and blocks of the stages at 1/2, 1/4, 1/8 and 1/16 of the image's side
@@ -57,7 +58,7 @@ class AUEstimatorOutput(BaseOutput):
     channels: tuple[str, ...]
 
 
-class AUEstimator(ModelMixin, ConfigMixin):
+class AUEstimator(SafetensorsOnly, ModelMixin, ConfigMixin):
     """Action units of a face from its picture.
 
         >>> estimator = AUEstimator(architecture="conv")
@@ -128,9 +129,7 @@ class AUEstimator(ModelMixin, ConfigMixin):
                 f"the embedded {folder.name} is missing: {folder} has no config.json; reinstall the package, or load "
                 "another one with AUEstimator.from_pretrained(folder)"
             )
-        loaded: AUEstimator = cls.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, torch_dtype=torch.float32
-        ).eval()
+        loaded: AUEstimator = cls.from_pretrained(folder, local_files_only=True, torch_dtype=torch.float32).eval()
         return loaded
 
     @property

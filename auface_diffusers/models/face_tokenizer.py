@@ -16,6 +16,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from auface_diffusers.models.checkpoints import SafetensorsOnly
 from auface_diffusers.models.finite_scalar import FiniteScalarQuantizer
 
 NORM_GROUPS = 8
@@ -35,7 +36,7 @@ class FaceTokenizerOutput(BaseOutput):
     landmarks: Tensor
 
 
-class FaceTokenizer(ModelMixin, ConfigMixin):
+class FaceTokenizer(SafetensorsOnly, ModelMixin, ConfigMixin):
     """Convolutional autoencoder with finite scalar codes and a head that reads the anatomy from the codes.
 
     The head predicts the part map and the landmarks from the codes alone, so that training it makes the codes carry

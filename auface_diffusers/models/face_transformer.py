@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from auface_diffusers.anatomy import ATTRIBUTE_SIZE, STRUCTURE_CHANNELS
 from auface_diffusers.anatomy.identity import CODE_SIZE
 from auface_diffusers.models.attention import Attention, rotary_angles
+from auface_diffusers.models.checkpoints import SafetensorsOnly
 from auface_diffusers.models.structure_encoder import StructureFeatures
 
 SOURCES = ("text", "structure", "identity", "attributes")
@@ -29,7 +30,7 @@ ALIGNMENT = 8
 """Contexts have a multiple of so many tokens: memory-efficient attention wants aligned masks."""
 
 
-class FaceTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin):
+class FaceTransformer(SafetensorsOnly, ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin):
     """Bidirectional transformer over a grid of codes (MaskGIT, arXiv 2202.04200).
 
     A position holds the M x M x G codes of its cell, so that the sequence is short. The text is attended to; the

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from auface_diffusers.anatomy import STRUCTURE_CHANNELS
 from auface_diffusers.facs import units
 from auface_diffusers.facs.levels import MAX_LEVEL
+from auface_diffusers.models.checkpoints import SafetensorsOnly
 
 DOWNSCALE = 16
 
@@ -34,7 +35,7 @@ class StructureEncoderOutput(BaseOutput):
     levels: Tensor
 
 
-class StructureEncoder(ModelMixin, ConfigMixin):
+class StructureEncoder(SafetensorsOnly, ModelMixin, ConfigMixin):
     """Convolutions over the channels of ``anatomy.structure_map``, with heads that tie them to texts and units.
 
     It serves the alignment stage, which gives its `StructureFeatures` to the transformer.

@@ -25,6 +25,7 @@ from transformers import (
 
 from auface_diffusers.facs import units
 from auface_diffusers.facs.levels import MAX_LEVEL
+from auface_diffusers.models.checkpoints import SafetensorsOnly
 
 HEAD_DIM = 64
 """Width of one attention head of the reader."""
@@ -58,7 +59,7 @@ class TextAlignmentOutput(BaseOutput):
     levels: Tensor
 
 
-class TextAlignment(ModelMixin, ConfigMixin):
+class TextAlignment(SafetensorsOnly, ModelMixin, ConfigMixin):
     """A text encoder with heads that read action units out of a description.
 
     One learned query a channel looks at the words of the encoder; what it gathers says whether the channel is active

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,21 +13,25 @@ import torch
 from diffusers.pipelines import pipeline_utils
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import logging
+from huggingface_hub import snapshot_download
 from transformers import PreTrainedTokenizerFast
 
 from auface_diffusers.anatomy import Camera
+from auface_diffusers.models.checkpoints import is_folder, refuse_pickles
 from auface_diffusers.models.face_tokenizer import FaceTokenizer
 from auface_diffusers.models.face_transformer import FaceTransformer
 from auface_diffusers.models.text_alignment import TextAlignment
-from auface_diffusers.pipelines.checkpoints import INDEX, check_folder
 from auface_diffusers.schedulers import MaskedTokenScheduler
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 DEFAULT_WEIGHTS = Path(__file__).parent.parent / "weights" / "default"
-DOWNLOAD = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision")
+INDEX = "model_index.json"
+DOWNLOAD = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 """Options of `from_pretrained` about a hub id."""
+FILES = ("*.json", "*.safetensors", "*.txt")
+"""What is downloaded of a hub id."""
 DTYPE = "dtype" if hasattr(pipeline_utils, "_resolve_dtype") else "torch_dtype"
 """What this diffusers calls the argument; ours takes both."""
 
@@ -89,18 +95,15 @@ class StoredPipeline(DiffusionPipeline):
         Raises:
             ValueError: a file is missing, damaged, a pickle, or of another model; names it.
         """
-        if kwargs.pop("use_safetensors", True) is False:
-            raise ValueError("use_safetensors=False: pickles can run code when they are opened and are not loaded")
+        refuse_pickles("use_safetensors", kwargs.pop("use_safetensors", None))
         for name in {"dtype", "torch_dtype"} & kwargs.keys():
             kwargs[DTYPE] = kwargs.pop(name)
         folder = os.fspath(pretrained_model_name_or_path)
-        if not os.path.isdir(folder):
-            if not isinstance(pretrained_model_name_or_path, str) or folder.startswith((".", "/", "~", os.sep)):
-                raise ValueError(f"{folder} is no folder: give one that save_pretrained wrote, or a hub id as a str")
-            options = {name: kwargs.pop(name) for name in DOWNLOAD if name in kwargs}
-            folder = str(cls.download(folder, use_safetensors=True, variant=kwargs.get("variant"), **options))
-        models = {name: kind for name, kind in cls._model_classes().items() if name not in kwargs}
-        check_folder(Path(folder), models, kwargs.get("variant"))
+        options = {name: kwargs.pop(name) for name in DOWNLOAD if name in kwargs}
+        if not is_folder(pretrained_model_name_or_path):
+            # not diffusers' download, which takes the components' modules for files of the repository
+            folder = snapshot_download(folder, allow_patterns=list(FILES), **options)
+        cls._check_folder(Path(folder), kwargs)
         loaded: Self = super().from_pretrained(folder, use_safetensors=True, **kwargs)
         return loaded
 
@@ -133,6 +136,15 @@ class StoredPipeline(DiffusionPipeline):
         made: Self = cls(**{name: given[name] for name in {*expected, *optional} & given.keys()} | kwargs)
         made.register_to_config(_name_or_path=pipeline.config.get("_name_or_path"))
         return made
+
+    @classmethod
+    def _check_folder(cls, folder: Path, given: Mapping[str, Any]) -> None:
+        if not (folder / INDEX).is_file():
+            raise ValueError(f"{folder} is no saved pipeline: {INDEX} is missing; save one with pipe.save_pretrained")
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        for name in cls._model_classes():
+            if name not in given and index.get(name, (None,))[0] is not None and not (folder / name).is_dir():
+                raise ValueError(f"{folder / name} is missing: copy the whole folder again")
 
     @classmethod
     def _model_classes(cls) -> dict[str, Any]:

@@ -156,7 +156,7 @@ class MaskedTokenScheduler(SchedulerMixin, ConfigMixin):
         Raises:
             ValueError: an argument is out of range.
         """
-        if num_inference_steps < 1:
+        if not isinstance(num_inference_steps, int) or num_inference_steps < 1:
             raise ValueError(f"num_inference_steps {num_inference_steps}: an integer >= 1")
         given: dict[str, Any] = {
             "temperature": temperature,

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 
@@ -122,6 +123,31 @@ def test_a_path_that_is_not_there_asks_no_hub(tmp_path):
     for path in (tmp_path / "none", str(tmp_path / "none"), "./none"):
         with pytest.raises(ValueError, match="none is no folder"):
             VQAUFacePipeline.from_pretrained(path)
+
+
+def test_a_hub_id_is_loaded(pipe, folder, tmp_path):
+    """From a cache laid out as huggingface_hub does: the network is not here, all else is."""
+    place = tmp_path / "cache" / "models--someone--faces"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("c0ffee")
+    shutil.copytree(folder, place / "snapshots" / "c0ffee")
+    options = {"cache_dir": tmp_path / "cache", "local_files_only": True}
+    loaded = VQAUFacePipeline.from_pretrained("someone/faces", **options)
+    assert torch.equal(drawn(loaded), drawn(pipe))
+    with pytest.raises(OSError, match="cached snapshot"):
+        VQAUFacePipeline.from_pretrained("someone/else", **options)
+
+
+def test_a_missing_part_is_named(folder):
+    shutil.rmtree(folder / "transformer")
+    with pytest.raises(ValueError, match="transformer is missing"):
+        VQAUFacePipeline.from_pretrained(folder)
+
+
+def test_a_pipeline_saves_no_pickles(pipe, tmp_path):
+    with pytest.raises(ValueError, match="safe_serialization=False"):
+        pipe.save_pretrained(tmp_path, safe_serialization=False)
+    assert not list(tmp_path.rglob("*.bin"))
 
 
 def test_weights_of_another_size_are_refused(pipe, folder):

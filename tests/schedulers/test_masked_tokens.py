@@ -426,6 +426,8 @@ class TestErrors:
     def test_of_a_run(self):
         with pytest.raises(ValueError, match=r"num_inference_steps 0: .* >= 1"):
             scheduler(0)
+        with pytest.raises(ValueError, match=r"num_inference_steps 2.5: .* >= 1"):
+            scheduler(2.5)
         with pytest.raises(ValueError, match=r"top_p 2: "):
             MaskedTokenScheduler(MASK).set_timesteps(3, top_p=2)
 

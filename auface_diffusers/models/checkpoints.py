@@ -1,43 +1,86 @@
-"""A pipeline's folder before it is loaded: safetensors only, whole, and of the models that the folder says.
+"""`SafetensorsOnly`: models are kept in safetensors alone, and their files are looked at before they are loaded.
 
-diffusers itself only warns of weights that are missing, and fails on a damaged file without its name.
+diffusers itself falls back to pickles, only warns of weights that are missing, and fails on a damaged file without its
+name.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accelerate import init_empty_weights  # type: ignore[import-untyped]  # it has no types
 from diffusers import ModelMixin
 from safetensors import SafetensorError, safe_open
 
-INDEX = "model_index.json"
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 WEIGHTS = "diffusion_pytorch_model"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 """Endings of files that can run code when they are opened."""
 
 
-def check_folder(folder: Path, models: dict[str, type[ModelMixin]], variant: str | None = None) -> None:
-    """Look at the headers of all weights.
+class SafetensorsOnly:
+    """First base of all our models: they read and write safetensors only.
 
-    Args:
-        folder: of a saved pipeline.
-        models: class of each model by its subfolder; what has no subfolder is left to diffusers.
-        variant: such as "fp16", in the files' names.
+    It is no `ModelMixin` itself: diffusers' pipelines look for that name in the module of a component.
+    """
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Self:  # noqa: ANN401 - what diffusers takes
+        """Load a saved model, as diffusers does, from safetensors only.
+
+        Args:
+            pretrained_model_name_or_path: a folder, or a hub id.
+            **kwargs: see ``ModelMixin.from_pretrained``: ``torch_dtype``, ``variant``, ``subfolder``, ...
+
+        Raises:
+            ValueError: a file is missing, damaged, a pickle, or of another model; names it.
+        """
+        refuse_pickles("use_safetensors", kwargs.pop("use_safetensors", None))
+        if is_folder(pretrained_model_name_or_path):
+            folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
+            check_model(folder, cls, kwargs.get("variant"))
+        loaded: Self = super().from_pretrained(pretrained_model_name_or_path, use_safetensors=True, **kwargs)  # type: ignore[misc] # of the next base
+        return loaded
+
+    @wraps(ModelMixin.save_pretrained)  # a pipeline looks in the signature for what it may pass on
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - what diffusers takes
+        """Save as diffusers does. Raises `ValueError` for ``safe_serialization=False``."""
+        refuse_pickles("safe_serialization", kwargs.get("safe_serialization"))
+        super().save_pretrained(*args, **kwargs)  # type: ignore[misc] # of the next base
+
+
+def refuse_pickles(name: str, value: bool | None) -> None:
+    """Raise `ValueError` if an option asks for them."""
+    if value is False:
+        raise ValueError(f"{name}=False: pickles can run code when they are opened; only safetensors are used")
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a folder here; else it is a hub id.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    text = os.fspath(path)
+    if os.path.isdir(text):
+        return True
+    if not isinstance(path, str) or text.startswith((".", "/", "~", os.sep)):
+        raise ValueError(f"{text} is no folder: give one that save_pretrained wrote, or a hub id as a str")
+    return False
+
+
+def check_model(folder: Path, kind: type[Any], variant: str | None = None) -> None:
+    """Look at the headers of a model's weights; ``variant``: such as "fp16", in the files' names.
 
     Raises:
         ValueError: the file that is missing, damaged, a pickle, or of another model.
     """
-    if not (folder / INDEX).is_file():
-        raise ValueError(f"{folder} is no saved pipeline: {INDEX} is missing; save one with pipe.save_pretrained")
-    for name, kind in models.items():
-        if (folder / name).is_dir():
-            _check_model(folder / name, kind, variant)
-
-
-def _check_model(folder: Path, kind: type[ModelMixin], variant: str | None) -> None:
     found: dict[str, tuple[int, ...]] = {}
     for path in weight_files(folder, variant):
         found |= _shapes(path)
