@@ -27,9 +27,7 @@ def card(name: str, description: Mapping[str, Any], report: Mapping[str, Any]) -
     """
     channels = hashlib.sha256("\n".join(units.channels).encode()).hexdigest()[:12]
     lines = [HEAD, f"# AUFace {name}", ""]
-    lines += [
-        "Licence: Apache-2.0. Trained on renders and structure maps of a parametric head made from MakeHuman's CC0"
-    ]
+    lines += ["Licence: Apache-2.0. Trained on renders and structure maps of a parametric head made from MakeHuman's"]
     lines += ["CC0 data and, where it reads text, on texts of our own phrase tables; on nothing else.", ""]
     lines += [f"- Steps: {report['step']}, in {report['seconds'] / 3600:.2f} h.", f"- AU channels: {channels}."]
     lines += ["", "## Held-out faces", "", "| what | value |", "|---|---|"]
