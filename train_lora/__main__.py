@@ -57,6 +57,13 @@ def run_report(config: str, overrides: Sequence[str], show: Show) -> dict[str, A
     return report(load_config(ReportConfig, config, overrides))
 
 
+def run_ablate(config: str, overrides: Sequence[str], show: Show) -> dict[str, Any]:
+    """Train generators without some of their sources, and compare."""
+    from train_lora.ablate import AblateConfig, ablate
+
+    return ablate(load_config(AblateConfig, config, overrides))
+
+
 def run_export(config: str, overrides: Sequence[str], show: Show) -> dict[str, Any]:
     """Put trained parts together."""
     from train_lora.export import ExportConfig, export
@@ -79,6 +86,7 @@ COMMANDS = {
     "generator": run_generator,
     "estimator": run_estimator,
     "report": run_report,
+    "ablate": run_ablate,
     "export": run_export,
 }
 

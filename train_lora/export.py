@@ -47,7 +47,7 @@ class ExportConfig:
         estimator, evaluation_estimator: folders of `AUEstimator`; "" leaves it out.
         framing: of the faces that the generator was trained on.
         steps, guidance_scale: defaults of the pipeline.
-        report: folder of ``python -m train_lora report``, for the card; "" is none.
+        report: folder of ``python -m train_lora report``, for the card; ablations: of ``ablate``; "" is none.
         recipe: the commands that made all this, for the card.
     """
 
@@ -61,6 +61,7 @@ class ExportConfig:
     steps: int = 10
     guidance_scale: float = 1.0
     report: str = ""
+    ablations: str = ""
     recipe: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -98,7 +99,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
             table = Path(config.estimators()[name]) / TABLE
             if table.is_file():
                 shutil.copy(table, part / name / TABLE)
-        write_card(part, config.parts(), config.recipe, config.report, pipeline)
+        write_card(part, config.parts(), config.recipe, config.report, pipeline, config.ablations)
         files = [path for path in part.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
     return {"out": str(out), "bytes": size, "files": len(files)}

@@ -50,7 +50,12 @@ MEASURES = ("auc", "ece", "level_error")
 
 
 def write_card(
-    folder: Path, parts: Mapping[str, str], recipe: Sequence[str], report: str, pipeline: DiffusionPipeline
+    folder: Path,
+    parts: Mapping[str, str],
+    recipe: Sequence[str],
+    report: str,
+    pipeline: DiffusionPipeline,
+    ablations: str = "",
 ) -> None:
     """Write ``README.md``, and the report's sheets as WebP, into the exported ``folder``.
 
@@ -60,13 +65,15 @@ def write_card(
         recipe: the commands that make the parts, as the configuration of the export has them.
         report: folder of the report; "" is none.
         pipeline: what was exported.
+        ablations: folder of the ablations; "" is none.
 
     Raises:
-        ValueError: ``report`` has no ``report.json``.
+        ValueError: ``report`` has no ``report.json``, or ``ablations`` no ``ablations.md``.
     """
     sections = [
         _head(pipeline),
         _report(Path(report), folder) if report else "## Measured\n\nNo report was given to this export.",
+        _ablations(Path(ablations)) if ablations else "",
         _recipe(recipe),
         _training(parts),
         _coverage(folder),
@@ -108,6 +115,20 @@ def _report(report: Path, folder: Path) -> str:
                 sheet.convert("RGB").save(folder / f"{name}.webp", quality=90)
             lines += ["", f"![{name}]({name}.webp)", "", caption]
     return "\n".join(lines)
+
+
+def _ablations(folder: Path) -> str:
+    if not (folder / "ablations.md").is_file():
+        raise ValueError(
+            f"ablations: {folder} has no ablations.md; run python -m train_lora ablate first, or give ablations="
+        )
+    table = (folder / "ablations.md").read_text(encoding="utf-8").strip()
+    return f"""## What each source is worth
+
+The same generator, trained more shortly and without some of its sources; balanced alignment of held-out faces, read by
+the evaluation estimator. `conflict`: scores that a rule about two units speaks of.
+
+{table}"""
 
 
 def _recipe(recipe: Sequence[str]) -> str:

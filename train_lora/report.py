@@ -2,7 +2,7 @@
 
 ``python -m train_lora report train_lora/configs/report.toml`` writes ``report.json``, ``report.md`` and two sheets.
 The measure is the balanced alignment of AAAD (our definition, v1): per channel, half the mean probability where a unit
-was asked and half the mean of one minus it where it was not.
+was asked and half the mean of one minus it where it was not. A trace (A) is neither, see `train_lora.data.labels`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from auface_diffusers import VQAUFacePipeline
 from auface_diffusers.anatomy import Camera, HeadModel, render, sample_appearances
 from auface_diffusers.facs import AUSet, resolve, units
 from auface_diffusers.models.au_estimator import AUEstimator
+from train_lora.data.labels import clear
 from train_lora.data.sample_aus import sample_aus
 from train_lora.stages.sheets import rows
 
 KINDS = ("single", "sided", "natural", "conflict")
-PRESENT = 0.5
 LEAST = 20
 """Fewer images of either kind give a channel no value (aaad.md §3)."""
 BATCH = 32
@@ -144,23 +144,22 @@ def _faces(
 
 def _compare(presence: Tensor, truth: Tensor, target: Tensor, kinds: Sequence[str], covered: Tensor) -> dict[str, Any]:
     """Alignment of all and of each kind: drawn, rendered (the ceiling), and shuffled (the control)."""
-    usable = covered & torch.tensor([_skin(name) for name in units.channels])
-    on = target >= PRESENT
+    usable = covered & skin_channels()
+    on, counts = clear(target)
     result: dict[str, Any] = {}
     for kind in ("all", *KINDS):
         rows_ = torch.tensor([kind in ("all", one) for one in kinds])
         result[kind] = {
-            "alignment": alignment(presence[rows_], on[rows_], usable),
-            "ceiling": alignment(truth[rows_], on[rows_], usable),
+            "alignment": alignment(presence[rows_], on[rows_], counts[rows_], usable),
+            "ceiling": alignment(truth[rows_], on[rows_], counts[rows_], usable),
         }
     generator = torch.Generator().manual_seed(0)
-    shuffles = [
-        alignment(presence, on[torch.randperm(len(on), generator=generator)], usable) for _ in range(PERMUTATIONS)
-    ]
+    orders = [torch.randperm(len(on), generator=generator) for _ in range(PERMUTATIONS)]
+    shuffles = [alignment(presence, on[order], counts[order], usable) for order in orders]
     known = [value for value in shuffles if value is not None]
     result["all"]["shuffled"] = float(np.mean(known)) if known else None
-    per_channel = channel_alignment(presence, on, usable)
-    top = channel_alignment(truth, on, usable)
+    per_channel = channel_alignment(presence, on, counts, usable)
+    top = channel_alignment(truth, on, counts, usable)
     result["channels"] = {
         name: {"alignment": round(float(a), 4), "ceiling": round(float(b), 4)}
         for name, a, b in zip(units.channels, per_channel, top, strict=True)
@@ -171,24 +170,27 @@ def _compare(presence: Tensor, truth: Tensor, target: Tensor, kinds: Sequence[st
     return result
 
 
-def _skin(name: str) -> bool:
-    code = name.split(":")[0].lstrip("LR")
-    return units[code].kind.startswith("action")
+def skin_channels() -> Tensor:
+    """(C,) bool: the channels that skin shows, without head and gaze."""
+    codes = [name.split(":")[0].lstrip("LR") for name in units.channels]
+    return torch.tensor([units[code].kind.startswith("action") for code in codes])
 
 
-def channel_alignment(presence: Tensor, on: Tensor, usable: Tensor, least: int = LEAST) -> Tensor:
-    """Balanced alignment (C,) of presence (N, C) in [0, 1] with on (N, C) bool; NaN where too few are on or off."""
+def channel_alignment(presence: Tensor, on: Tensor, counts: Tensor, usable: Tensor, least: int = LEAST) -> Tensor:
+    """Balanced alignment (C,) of presence (N, C) in [0, 1] with on (N, C) bool, where counts (N, C) bool; NaN where too
+    few are on or off.
+    """
     values = torch.full((presence.shape[1],), float("nan"))
     for column in usable.nonzero().flatten().tolist():
-        there = on[:, column]
-        if min(int(there.sum()), int((~there).sum())) >= least:
-            values[column] = (presence[there, column].mean() + (1 - presence[~there, column]).mean()) / 2
+        there, absent = (on & counts)[:, column], (~on & counts)[:, column]
+        if min(int(there.sum()), int(absent.sum())) >= least:
+            values[column] = (presence[there, column].mean() + (1 - presence[absent, column]).mean()) / 2
     return values
 
 
-def alignment(presence: Tensor, on: Tensor, usable: Tensor, least: int = LEAST) -> float | None:
+def alignment(presence: Tensor, on: Tensor, counts: Tensor, usable: Tensor, least: int = LEAST) -> float | None:
     """The mean of `channel_alignment` over the channels that have a value; None if none has."""
-    values = channel_alignment(presence, on, usable, least)
+    values = channel_alignment(presence, on, counts, usable, least)
     return None if values.isnan().all() else float(values.nanmean())
 
 
@@ -264,10 +266,10 @@ def _write(
 ) -> None:
     """The report as JSON and Markdown, 64 samples, and the 16 worst beside what a render shows."""
     out.mkdir(parents=True, exist_ok=True)
-    on = target >= PRESENT
-    usable = covered & torch.tensor([_skin(name) for name in units.channels])
+    on, counts = clear(target)
+    usable = covered & skin_channels()
     hit = torch.where(on, presence, 1 - presence)[:, usable]
-    weight = torch.where(on, 1.0, 0.05)[:, usable]  # what was asked for counts most
+    weight = (torch.where(on, 1.0, 0.05) * counts)[:, usable]  # what was asked for counts most
     score = (hit * weight).sum(1) / weight.sum(1)
     step = max(1, len(drawn) // 64)
     some = drawn[::step][:64]

@@ -19,20 +19,24 @@ from auface_diffusers.anatomy import STRUCTURE_CHANNELS
 from auface_diffusers.facs import units
 from auface_diffusers.facs.levels import MAX_LEVEL
 from auface_diffusers.models.checkpoints import SafetensorsOnly
+from auface_diffusers.models.point_head import MOTION_SCALE, POINTS, PointHead
 
 DOWNSCALE = 16
+MIDDLE = 128
 
 
 @dataclass
 class StructureEncoderOutput(BaseOutput):
     """``features`` (B, W, P, P); ``embedding`` (B, E) of length 1; ``presence_logits`` (B, C); ``levels`` (B, C) in
-    0..5.
+    0..5; ``landmarks`` (B, 68, 2), shares of the map; ``motion`` (B, 68, 3) dm, as in `AUEstimatorOutput`.
     """
 
     features: Tensor
     embedding: Tensor
     presence_logits: Tensor
     levels: Tensor
+    landmarks: Tensor
+    motion: Tensor
 
 
 class StructureEncoder(SafetensorsOnly, ModelMixin, ConfigMixin):
@@ -64,22 +68,24 @@ class StructureEncoder(SafetensorsOnly, ModelMixin, ConfigMixin):
         names = list(units.channels if channels is None else channels)
         self.register_to_config(channels=names)
         self.extractor = StructureFeatures(image_size, in_channels, width)
-        self.squeeze = nn.Conv2d(width, 32, 1)
-        self.pool = nn.Sequential(
-            nn.Linear(32 * (image_size // DOWNSCALE) ** 2, 512), nn.SiLU(), nn.Linear(512, embedding_dim)
+        self.points = PointHead(width, MIDDLE, len(names), dropout=0.0, hidden=384)
+        self.embed = nn.Sequential(
+            nn.Linear(2 * len(names) + 3 * POINTS, 384), nn.SiLU(), nn.Linear(384, embedding_dim)
         )
-        self.read = nn.Sequential(nn.SiLU(), nn.Linear(embedding_dim, 2 * len(names)))
 
     def forward(self, structure: Tensor) -> StructureEncoderOutput:
         """Features and what they say; see `StructureEncoderOutput`."""
-        features = self.extractor(structure)
-        pooled = self.pool(self.squeeze(F.silu(features)).flatten(1))
-        presence, levels = self.read(pooled).chunk(2, -1)
+        features, middle = self.extractor.both(structure)
+        read, points, motion = self.points(features, middle)
+        meaning = self.embed(torch.cat([read.flatten(1), (motion / MOTION_SCALE).flatten(1).to(read.dtype)], 1))
+        presence, levels = read.unbind(-1)
         return StructureEncoderOutput(
             features=features,
-            embedding=F.normalize(pooled.float(), dim=-1),
+            embedding=F.normalize(meaning.float(), dim=-1),
             presence_logits=presence,
             levels=MAX_LEVEL * torch.sigmoid(levels.float()),
+            landmarks=points[:, :POINTS],
+            motion=motion,
         )
 
 
@@ -100,19 +106,23 @@ class StructureFeatures(nn.Module):
         self.shape = (in_channels, image_size, image_size)
         self.stem = nn.Conv2d(in_channels, 64, 4, stride=4)
         self.fine = _Mix(64)
-        self.down1 = nn.Conv2d(64, 128, 2, stride=2)
-        self.middle = _Mix(128)
-        self.down2 = nn.Conv2d(128, width, 2, stride=2)
+        self.down1 = nn.Conv2d(64, MIDDLE, 2, stride=2)
+        self.middle = _Mix(MIDDLE)
+        self.down2 = nn.Conv2d(MIDDLE, width, 2, stride=2)
         self.coarse = _Mix(width)
 
     def forward(self, structure: Tensor) -> Tensor:
         """See the class. Raises `ValueError` for another shape."""
+        return self.both(structure)[0]
+
+    def both(self, structure: Tensor) -> tuple[Tensor, Tensor]:
+        """The features, and those at half the distance, (B, 128, S / 8, S / 8)."""
         if structure.ndim != 4 or structure.shape[1:] != self.shape:
             raise ValueError(f"structure {tuple(structure.shape)}: (B, {', '.join(map(str, self.shape))}) is needed")
         x = self.fine(self.stem(structure))
-        x = self.middle(self.down1(x))
-        features: Tensor = self.coarse(self.down2(x))
-        return features
+        middle: Tensor = self.middle(self.down1(x))
+        features: Tensor = self.coarse(self.down2(middle))
+        return features, middle
 
 
 class _Mix(nn.Module):

@@ -44,21 +44,25 @@ def labels(turns, text="0", pose=(0, 0, 0), gaze=(0, 0)):
     ],
 )
 def test_levels_are_what_the_picture_shows(turns, text, pose, gaze, expected):
-    level, present, _ = labels(turns, text, pose, gaze)
+    level, present, *_ = labels(turns, text, pose, gaze)
     for name in units.channels:
         assert level(name) == pytest.approx(expected.get(name, 0.0), abs=1e-5)
         assert present(name) == (name in expected)
 
 
-def test_a_small_turn_is_in_doubt_and_a_small_smile_is_not(turns):
-    level, present, counts = labels(turns, "12=0.6+1=0.4", pose=(9, 2, 0))
+def test_a_trace_is_in_doubt_but_its_level_counts(turns):
+    level, present, counts, graded = labels(turns, "12=0.6+1=0.4+2B", pose=(9, 2, 0))
     assert level("51") == pytest.approx(1.0)
-    assert not counts("51")
-    assert counts("52")
-    assert counts("53"), "2 degrees are below an A: clearly absent"
-    assert present("L12")
-    assert counts("L12")
-    assert not present("L1")
+    assert level("L12") == pytest.approx(0.6)
+    for name in ("51", "L12"):
+        assert not counts(name)
+        assert graded(name)
+    for name in ("52", "53", "L1"):  # 2 degrees are below an A: clearly absent
+        assert counts(name)
+        assert not present(name)
+        assert not graded(name)
+    assert present("L2")
+    assert counts("L2")
     assert all(labels(turns, pose=(18, 0, 0))[2](name) for name in units.channels)
 
 

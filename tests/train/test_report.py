@@ -67,12 +67,15 @@ def test_alignment_by_hand():
     on = torch.zeros(8, len(units.channels), dtype=torch.bool)
     on[:4, 0] = on[:2, 1] = True
     presence = on.float() * 0.8 + 0.1  # 0.9 where asked, 0.1 where not
-    usable = torch.zeros(len(units.channels), dtype=torch.bool)
+    usable, counts = torch.zeros(len(units.channels), dtype=torch.bool), torch.ones_like(on)
     usable[:2] = True
-    values = channel_alignment(presence, on, usable, least=3)
+    values = channel_alignment(presence, on, counts, usable, least=3)
     assert values[0] == pytest.approx(0.9)
     assert values[1].isnan(), "two faces are fewer than three"
-    assert alignment(presence, on, usable, least=3) == pytest.approx(0.9)
-    assert alignment(torch.full_like(presence, 0.3), on, usable, least=2) == pytest.approx(0.5)
-    assert alignment(presence, on, usable, least=5) is None
+    assert alignment(presence, on, counts, usable, least=3) == pytest.approx(0.9)
+    assert alignment(torch.full_like(presence, 0.3), on, counts, usable, least=2) == pytest.approx(0.5)
+    assert alignment(presence, on, counts, usable, least=5) is None
+    presence[0, 0] = 0.0
+    counts[0, 0] = False
+    assert alignment(presence, on, counts, usable, least=3) == pytest.approx(0.9), "a trace does not count"
     assert AUSet.from_vector(on[0].float().tolist()).codes == ("1",)

@@ -15,11 +15,10 @@ from torch import Tensor
 from auface_diffusers.facs import units
 from auface_diffusers.facs.levels import MAX_LEVEL
 
-PRESENT = 0.5
-"""A unit counts as there from this level on: what rounds to an A."""
-TURN_PRESENT = 1.0
-TURN_DOUBT = (0.5, 1.5)
-"""A turn between these levels is no clear yes or no (our choice): nobody's head is ever quite straight."""
+DOUBT = (0.5, 1.5)
+"""A unit is there from the upper level on, and absent up to the lower one. Between them lies the trace, A, which is no
+clear yes or no in a picture (our choice; DISFA's labels are made binary at B, too): nobody's head is ever quite straight.
+"""
 CLOSED = 4.0
 """From this level on a lid hides the eye: nothing of the iris is left to see."""
 LIDS = ("43", "45", "46")
@@ -32,12 +31,20 @@ class Labels(NamedTuple):
     """Labels of B pictures.
 
     Attributes:
-        levels: (B, C) in 0..5. present: (B, C) bool. mask: (B, C) bool, the labels that count: presence and level.
+        levels: (B, C) in 0..5.
+        present: (B, C) bool. mask: (B, C) bool, where ``present`` counts.
+        graded: (B, C) bool, where the level counts: of a unit that is there, be it as a trace, and can be seen.
     """
 
     levels: Tensor
     present: Tensor
     mask: Tensor
+    graded: Tensor
+
+
+def clear(levels: Tensor) -> tuple[Tensor, Tensor]:
+    """Of levels in 0..5: which units are there, and which are either clearly there or clearly not; bool, same shape."""
+    return levels >= DOUBT[1], (levels <= DOUBT[0]) | (levels >= DOUBT[1])
 
 
 def observed_levels(
@@ -69,16 +76,15 @@ def observed_levels(
     angles = (levels / MAX_LEVEL) @ turns
     head = pose + angles[:, :3]
     eyes = gaze + (angles[:, 4:6] + angles[:, 6:8]) / 2  # what both eyes share
-    shown, turning = levels.clone(), torch.zeros(len(names), dtype=torch.bool, device=levels.device)
+    shown = levels.clone()
     for index, row in enumerate(turns):
         alike = bool((row[4:6] == row[6:8]).all())
         for total, full in ((head, row[:3]), (eyes, row[4:6] if alike else row[:0])):
             for column in full.nonzero()[:, 0].tolist():
                 shown[:, index] = (MAX_LEVEL * total[:, column] / full[column]).clamp(0, MAX_LEVEL)
-                turning[index] = True
-    doubtful = turning & (shown > TURN_DOUBT[0]) & (shown < TURN_DOUBT[1])
-    present = torch.where(turning, shown >= TURN_PRESENT, shown >= PRESENT)
-    return Labels(shown, present, visible(levels, head[:, 0], names) & ~doubtful)
+    present, counts = clear(shown)
+    seen = visible(levels, head[:, 0], names)
+    return Labels(shown, present, seen & counts, seen & (shown >= DOUBT[0]))
 
 
 def visible(levels: Tensor, yaw: Tensor, channels: Sequence[str]) -> Tensor:

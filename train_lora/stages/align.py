@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from auface_diffusers.anatomy import Camera, HeadModel, structure_map
 from auface_diffusers.facs.levels import MAX_LEVEL
+from auface_diffusers.models.point_head import MOTION_SCALE
 from auface_diffusers.models.structure_encoder import StructureEncoder, StructureEncoderOutput
 from auface_diffusers.models.text_alignment import TextAlignment, TextAlignmentOutput
 from train_lora.data.alignment_pairs import GROUP, alignment_batch
@@ -96,6 +97,8 @@ class AlignConfig:
         text, structure: arguments of `TextAlignment` and `StructureEncoder`.
         presence_weight, level_weight, contrast_weight, structure_weight: of the losses. Presence is a mean over all
             channels, of which few are present: it needs a large weight.
+        landmark_weight, motion_weight: of what every structure map teaches, where its points lie and how far they have
+            moved.
     """
 
     out: str
@@ -112,18 +115,22 @@ class AlignConfig:
     level_weight: float = 1.0
     contrast_weight: float = 0.1
     structure_weight: float = 1.0
+    landmark_weight: float = 20.0
+    motion_weight: float = 1.0
 
 
 @dataclass(frozen=True)
 class AlignBatch:
-    """Rows R = 4 B. ``ones``, ``others``: R texts each; ``levels`` (R, C); ``structure`` (B, K, S, S) of every fourth
-    row.
+    """Rows R = 4 B. ``ones``, ``others``: R texts each; ``levels`` (R, C); of every fourth row ``structure``
+    (B, K, S, S), ``landmarks`` (B, 68, 2), shares of the map, and ``motion`` (B, 68, 3), dm, the head upright.
     """
 
     ones: list[str]
     others: list[str]
     levels: Tensor
     structure: Tensor
+    landmarks: Tensor
+    motion: Tensor
 
 
 class PairSource:
@@ -132,6 +139,7 @@ class PairSource:
     def __init__(self, seed: int, groups: int, size: int, framing: str) -> None:
         self.seed, self.groups, self.size = seed, groups, size
         self.head, self.camera = HeadModel.from_default(), Camera.framed(framing, size)
+        self.skin = (self.head.turns == 0).all(1).float()  # units that turn neither head nor eyes
 
     def __len__(self) -> int:
         return self.groups
@@ -143,9 +151,16 @@ class PairSource:
         people = [self.seed * 10_000_019 + number for number in numbers]
         generators = [torch.Generator().manual_seed(person) for person in people]
         pose = torch.stack([torch.randn(3, generator=one) for one in generators]).clamp(-2, 2)
-        mesh = self.head(people, levels[::GROUP], pose=pose * torch.tensor([8.0, 5.0, 4.0]))
-        structure = structure_map(mesh, self.head, None, self.size, self.camera, oversample=1)
-        return AlignBatch(ones, others, levels, structure)
+        shown = levels[::GROUP]
+        mesh = self.head(people, shown, pose=pose * torch.tensor([8.0, 5.0, 4.0]))
+        return AlignBatch(
+            ones,
+            others,
+            levels,
+            structure=structure_map(mesh, self.head, None, self.size, self.camera, oversample=1),
+            landmarks=self.camera.project(mesh.landmarks68)[..., :2] / self.size,
+            motion=self.head(people, shown * self.skin).landmarks68 - self.head(people).landmarks68,
+        )
 
 
 class Aligner(nn.Module):
@@ -195,12 +210,17 @@ class AlignStage:
         contrast = contrast_loss(seen.embedding, first.embedding[::GROUP].float(), same_scores(shown), scale)
         structure = config.presence_weight * presence_loss(seen.presence_logits.float(), shown)
         structure = structure + config.level_weight * level_loss(seen.levels, shown)
+        place = F.smooth_l1_loss(seen.landmarks, batch.landmarks.to(device), beta=0.01)
+        wanted = batch.motion.to(device) / MOTION_SCALE
+        moved = F.smooth_l1_loss(seen.motion / MOTION_SCALE, wanted, beta=0.2)
         return {
             "presence": config.presence_weight * texts["presence"],
             "level": config.level_weight * texts["level"],
             "contrast": config.contrast_weight * texts["contrast"],
             "structure": config.structure_weight * structure,
             "structure_contrast": config.contrast_weight * contrast,
+            "landmarks": config.landmark_weight * place,
+            "motion": config.motion_weight * moved,
         }
 
     def _encode(self, texts: list[str], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -90,7 +90,7 @@ class EstimatorStage:
             self.tokenizer = tokenizer.eval().requires_grad_(False)
 
     def losses(self, batch: FaceBatch, step: Step) -> Iterator[tuple[str, Tensor, Mapping[str, float]]]:
-        """Presence by cross entropy, level by its distance where the unit is present."""
+        """Presence by cross entropy, level by its distance where the unit is there."""
         model = self.players["estimator"]
         device = next(model.parameters()).device
         images, labels, points, motion = self._prepare(batch.to(device), step.seeds)
@@ -102,7 +102,7 @@ class EstimatorStage:
         )
         presence = (cost * counts).sum() / counts.sum()
         near = F.smooth_l1_loss(out.level.float() / MAX_LEVEL, labels.levels / MAX_LEVEL, beta=0.1, reduction="none")
-        level = (near * counts * present).sum() / (counts * present).sum().clamp(min=1)
+        level = (near * labels.graded).sum() / labels.graded.sum().clamp(min=1)
         place = F.smooth_l1_loss(out.landmarks, points, beta=0.01)
         parts = {"presence": self.config.presence_weight * presence, "level": self.config.level_weight * level}
         parts["landmarks"] = self.config.landmark_weight * place
@@ -164,7 +164,7 @@ class EstimatorStage:
         logits, read, labels = self._read(model, self.held_out)
         areas = auc(logits, labels.present, labels.mask, MIN_EXAMPLES)
         known = areas[~areas.isnan()]
-        error = (read - labels.levels).abs()[labels.present & labels.mask].mean()
+        error = (read - labels.levels).abs()[labels.graded].mean()
         measured = {"level_error": float(error), "covered": float((known >= MIN_AUC).sum())}
         if len(known):  # too few faces tell nothing about any channel
             measured |= {"auc": float(known.mean()), "auc_10th": float(known.quantile(0.1))}
@@ -193,7 +193,7 @@ class EstimatorStage:
         lines = ["channel,positives,auc,ece,level_error,covered"]
         for column, name in enumerate(self.channels):
             there = labels.mask[:, column] & labels.present[:, column]
-            off = float((read - labels.levels).abs()[there, column].mean())
+            off = float((read - labels.levels).abs()[labels.graded[:, column], column].mean())
             lines.append(
                 f"{name},{int(there.sum())},{float(areas[column]):.4f},{float(errors[column]):.4f},{off:.3f},"
                 f"{int(model.covered[column])}"

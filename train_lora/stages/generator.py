@@ -22,6 +22,7 @@ from auface_diffusers.models.structure_encoder import StructureEncoder
 from auface_diffusers.models.text_alignment import TextAlignment
 from auface_diffusers.schedulers import MaskedTokenScheduler
 from train_lora.data.faces import FacesConfig
+from train_lora.data.labels import clear
 from train_lora.data.prepared import PreparedBatch, PreparedSource
 from train_lora.data.wordings import wordings
 from train_lora.loop import LoopConfig, Step
@@ -224,7 +225,7 @@ class GeneratorStage:
             totals["loss"] = totals.get("loss", 0.0) + float(loss) * len(numbers) / count
             if self.estimator is not None:
                 self.estimator.to(model.device)
-                asked.append(batch.levels >= 0.5)
+                asked.append(batch.levels)
                 seen.append(self.estimator(self.draw(model, batch)).presence.cpu())
                 real.append(self.estimator(self.tokenizer.decode(moved.codes)).presence.cpu())
         if self.estimator is not None:
@@ -245,16 +246,18 @@ class GeneratorStage:
         save_half(model, folder)
 
 
-def balanced(presence: Tensor, asked: Tensor, covered: Tensor, least: int = 5) -> float:
+def balanced(presence: Tensor, levels: Tensor, covered: Tensor, least: int = 5) -> float:
     """Mean over the channels that skin shows of (mean p where asked + mean 1 - p where not) / 2.
 
     Args:
-        presence: (N, C) in [0, 1]. asked: (N, C) bool. covered: (C,) bool. least: faces of either kind.
+        presence: (N, C) in [0, 1]. levels: (N, C) in 0..5, what was asked; a trace does not count, see `labels.clear`.
+        covered: (C,) bool. least: faces of either kind.
     """
+    asked, counts = clear(levels)
     values = []
     for column, name in enumerate(units.channels):
-        on = asked[:, column]
+        on, off = asked[:, column], counts[:, column] & ~asked[:, column]
         skin = units[name.split(":")[0].lstrip("LR")].kind.startswith("action")
-        if covered[column] and skin and least <= int(on.sum()) <= len(on) - least:
-            values.append((presence[on, column].mean() + 1 - presence[~on, column].mean()) / 2)
+        if covered[column] and skin and min(int(on.sum()), int(off.sum())) >= least:
+            values.append((presence[on, column].mean() + 1 - presence[off, column].mean()) / 2)
     return float(torch.stack(values).mean()) if values else float("nan")

@@ -31,6 +31,8 @@ class TokenizerLosses:
     Attributes:
         features: how much more a pixel at brows, eyes and mouth weighs than one elsewhere.
         detail: of the differences of Laplacian pyramids, which see edges and texture.
+        colour: of the differences of chroma (Cb and Cr of BT.601) between patches of 4 pixels: hue is lost first, for
+            it is worth little in the others.
         parts, landmarks: of the anatomy that is read from the codes.
         adversarial: of the critic, from the share ``adversarial_from`` of the run on.
         readout: of the difference in what an AU estimator reads from a face and from its reconstruction; needs
@@ -39,6 +41,7 @@ class TokenizerLosses:
 
     features: float = 4.0
     detail: float = 1.0
+    colour: float = 2.0
     parts: float = 0.1
     landmarks: float = 2.0
     adversarial: float = 0.02
@@ -103,6 +106,7 @@ class TokenizerStage:
         parts = {
             "pixel": weighted_l1(painted, batch, self.weights.features),
             "detail": self.weights.detail * detail_loss(painted, batch.images),
+            "colour": self.weights.colour * colour_loss(painted, batch.images),
             "parts": self.weights.parts * parts_loss(out.parts, batch.parts),
             "landmarks": self.weights.landmarks * F.smooth_l1_loss(out.landmarks, batch.landmarks, beta=0.01),
         }
@@ -195,6 +199,13 @@ def detail_loss(painted: Tensor, images: Tensor, octaves: int = 3) -> Tensor:
         total = total + (difference - F.interpolate(coarse, scale_factor=2, mode="nearest")).abs().mean()
         difference = coarse
     return total
+
+
+def colour_loss(painted: Tensor, images: Tensor, patch: int = 4) -> Tensor:
+    """Mean absolute difference of the chroma, Cb and Cr of ITU-R BT.601 in -0.5..0.5, of patches of ``patch`` pixels."""
+    red, green, blue = F.avg_pool2d(painted - images, patch).unbind(1)  # chroma is linear: that of the difference will do
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    return ((blue - luma).abs() / 1.772 + (red - luma).abs() / 1.402).mean() / 2
 
 
 def parts_loss(logits: Tensor, parts: Tensor) -> Tensor:
