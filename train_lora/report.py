@@ -177,8 +177,8 @@ def skin_channels() -> Tensor:
 
 
 def channel_alignment(presence: Tensor, on: Tensor, counts: Tensor, usable: Tensor, least: int = LEAST) -> Tensor:
-    """Balanced alignment (C,) of presence (N, C) in [0, 1] with on (N, C) bool, where counts (N, C) bool; NaN where too
-    few are on or off.
+    """Balanced alignment (C,) of presence (N, C) in [0, 1] with on (N, C) bool, where counts (N, C) bool; NaN where
+    too few are on or off.
     """
     values = torch.full((presence.shape[1],), float("nan"))
     for column in usable.nonzero().flatten().tolist():

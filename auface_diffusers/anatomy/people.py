@@ -36,7 +36,6 @@ class PeopleAttributes(NamedTuple):
 def resolve_attributes(
     identity_codes: Tensor,
     attributes: Attributes | Sequence[Attributes | None] | None = None,
-    people_seeds: Sequence[int] | None = None,
     scene_seed: int = 0,
 ) -> PeopleAttributes:
     """Fill in what the user leaves open: it follows the person, and the picture's seed.
@@ -56,8 +55,6 @@ def resolve_attributes(
     Args:
         identity_codes: (B, 46); ``age`` and ``gender`` change copies of them.
         attributes: for all people, or one each, where None is nothing said. An `Appearance` is taken as it is.
-        people_seeds: one a person, of skin, hair and eyes; None makes them from the codes as given, so that a person
-            stays the same across scenes.
         scene_seed: of light, clothes, camera and background.
 
     Raises:
@@ -65,10 +62,10 @@ def resolve_attributes(
     """
     codes = checked_codes(identity_codes)
     batch = len(codes)
-    people = [person_seed(code) for code in codes] if people_seeds is None else list(people_seeds)
+    people = [person_seed(code) for code in codes]  # as given: the same skin, hair and eyes at another age
     wishes = _each(attributes, batch)
-    if len(wishes) != batch or len(people) != batch:
-        raise ValueError(f"{len(wishes)} attributes and {len(people)} seeds for {batch} people: give one each")
+    if len(wishes) != batch:
+        raise ValueError(f"{len(wishes)} attributes for {batch} people: give one each")
     rows = [_one(*each, scene_seed) for each in zip(codes, wishes, people, strict=True)]
     return PeopleAttributes(
         codes=torch.stack([row[0] for row in rows]),

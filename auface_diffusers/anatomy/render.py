@@ -101,14 +101,7 @@ def render_faces(
 def sample_appearances(identity: int | Sequence[int] | Tensor | None, seed: int, batch: int) -> list[Appearance]:
     """Random appearances for people: the person's part follows the identity alone, the scene's the seed as well."""
     codes = identity_codes(identity)
-    if identity is None:
-        people = [seed]
-    elif isinstance(identity, int):
-        people = [identity]
-    elif isinstance(identity, Tensor):
-        people = [person_seed(code) for code in codes]
-    else:
-        people = list(identity)
+    people = [seed] if identity is None else [person_seed(code) for code in codes]  # a seed is the person of its code
     if len(people) not in (1, batch):
         raise ValueError(f"{len(people)} identities for {batch} faces")
     looks = [

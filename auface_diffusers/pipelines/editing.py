@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -37,7 +37,7 @@ def load_images(images: Picture | Sequence[Picture], size: int) -> Tensor:
 def _tensor(image: Picture) -> Tensor:
     """(B, 3, H, W) float32."""
     if isinstance(image, Image.Image):
-        image = np.asarray(image.convert("RGB"))
+        image = np.asarray(plain_rgb(image))
     if isinstance(image, np.ndarray):
         if image.ndim not in (3, 4) or image.shape[-1] != 3:
             raise ValueError(f"image array {image.shape}: give (H, W, 3) or (B, H, W, 3), RGB")
@@ -53,6 +53,16 @@ def _tensor(image: Picture) -> Tensor:
     if not (low >= 0 and high <= 1):  # also catches NaN
         raise ValueError(f"image has values {low:g}..{high:g}: give [0, 1], such as image / 255")
     return batch
+
+
+def plain_rgb(image: Image.Image) -> Image.Image:
+    """A picture as it is seen: turned as its EXIF data says, white where it is transparent, 16 bits brought to 8."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image.convert("RGB")
 
 
 def _sized(batch: Tensor, size: int) -> Tensor:
@@ -74,7 +84,7 @@ def load_mask(mask: Picture, size: int, count: int) -> Tensor:
         ValueError: another shape.
     """
     if isinstance(mask, Image.Image):
-        mask = np.asarray(mask.convert("L")) / 255
+        mask = np.asarray(ImageOps.exif_transpose(mask).convert("L")) / 255
     shares = torch.as_tensor(mask).detach().cpu().float()
     shares = shares if shares.ndim == 3 else shares[None]
     if shares.ndim != 3 or shares.shape[1] != shares.shape[2] or len(shares) not in (1, count):

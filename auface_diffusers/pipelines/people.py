@@ -76,10 +76,12 @@ def face_draws(generator: Generators, seed: int | Sequence[int] | None, count: i
         count: of faces.
 
     Raises:
-        ValueError: both are given, or not as many as faces.
+        ValueError: both are given, or not as many as faces; or a seed is no integer.
     """
     if generator is not None and seed is not None:
         raise ValueError("generator and seed are both given: give one")
+    if seed is not None and not _whole(seed):
+        raise ValueError(f"seed {seed!r}: give an integer, or a list with one a face")
     if isinstance(seed, int):
         generator = torch.Generator().manual_seed(seed)
     elif seed is not None:
@@ -91,6 +93,12 @@ def face_draws(generator: Generators, seed: int | Sequence[int] | None, count: i
     if len(each) != count:
         raise ValueError(f"{len(each)} generators or seeds for {count} faces: give one, or one a face")
     return [_draws(one) for one in each]
+
+
+def _whole(seed: object) -> bool:
+    """Whether it is an integer, or a list of some."""
+    many = seed if isinstance(seed, Sequence) and not isinstance(seed, str) else [seed]
+    return all(isinstance(one, int) and not isinstance(one, bool) for one in many)
 
 
 def _draws(generator: torch.Generator | None) -> Draws:
@@ -144,23 +152,13 @@ def prepare_faces(
     count = len(draws)
     rows = [row // per_prompt for row in range(count)]
     wishes = attribute_list(attributes)
-    seeds: list[int] | None = None
     if identity is None:
-        seeds = [one.person for one in draws]
-        codes = identity_codes(seeds)
+        codes = identity_codes([one.person for one in draws])
     else:
         codes = identity_codes(identity).float().cpu()
         codes = codes[[row % len(codes) for row in rows]]
-        if not isinstance(identity, Tensor):
-            given = [identity] if isinstance(identity, int) else list(identity)
-            seeds = [given[row % len(given)] for row in rows]
     people = [
-        resolve_attributes(
-            codes[place : place + 1],
-            wishes[rows[place] % len(wishes)],
-            None if seeds is None else [seeds[place]],
-            draws[place].scene,
-        )
+        resolve_attributes(codes[place : place + 1], wishes[rows[place] % len(wishes)], draws[place].scene)
         for place in range(count)
     ]
     return Faces(

@@ -165,8 +165,8 @@ class VQAUFacePipeline(FacePipeline):
         Raises:
             ValueError: the numbers of what is given differ.
         """
-        if num_images_per_prompt < 1:
-            raise ValueError(f"num_images_per_prompt {num_images_per_prompt}: an integer >= 1")
+        if not isinstance(num_images_per_prompt, int) or num_images_per_prompt < 1:
+            raise ValueError(f"num_images_per_prompt {num_images_per_prompt!r}: an integer >= 1")
         counts = {
             "expressions": len(shown),
             "identities": identity_count(identity),

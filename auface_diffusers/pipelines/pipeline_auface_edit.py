@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from auface_diffusers.anatomy.fit import fit_head
 from auface_diffusers.anatomy.identity import identity_codes
+from auface_diffusers.facs import AUSet
 from auface_diffusers.models.au_estimator import AUEstimator
 from auface_diffusers.models.face_tokenizer import FaceTokenizer
 from auface_diffusers.models.face_transformer import FaceTransformer
@@ -32,7 +33,7 @@ from auface_diffusers.pipelines.people import (
     identity_count,
     prepare_faces,
 )
-from auface_diffusers.pipelines.steps import MAX_BATCH, Callback, FacePipeline
+from auface_diffusers.pipelines.steps import MAX_BATCH, MAX_BATCH_CPU, Callback, FacePipeline
 from auface_diffusers.schedulers import MaskedTokenScheduler
 
 Texts = str | Sequence[str] | None
@@ -101,6 +102,16 @@ class VQAUFaceEditPipeline(FacePipeline):
         )
 
     @classmethod
+    def from_default(cls, **kwargs: Any) -> "VQAUFaceEditPipeline":  # noqa: ANN401 - what diffusers takes
+        """Load the weights that come with the package, with the estimator that training may use.
+
+        Raises:
+            FileNotFoundError: they are not there.
+        """
+        kwargs.setdefault("estimator", AUEstimator.from_default())
+        return super().from_default(**kwargs)
+
+    @classmethod
     def _model_classes(cls) -> dict[str, Any]:
         return {**super()._model_classes(), "estimator": AUEstimator}
 
@@ -160,7 +171,7 @@ class VQAUFaceEditPipeline(FacePipeline):
         Raises:
             ValueError: the numbers of what is given differ, or ``strength`` is out of range.
         """
-        if not 0 <= strength <= 1:
+        if not isinstance(strength, int | float) or not 0 <= strength <= 1:
             raise ValueError(f"strength {strength!r}: a number in 0..1")
         if attributes is not None and identity is None:
             raise ValueError("attributes without identity: give both, of a face that a pipeline drew, or none")
@@ -186,15 +197,14 @@ class VQAUFaceEditPipeline(FacePipeline):
         Raises:
             ValueError: not as many ``source_aus`` as pictures.
         """
-        device = self._execution_device
-        if self.estimator is not None:
-            seen = self.estimator(images.to(device))
-            landmarks = seen.landmarks
-        else:
-            pixels = images.to(device, self.face_tokenizer.dtype)
-            landmarks = self.face_tokenizer(pixels).landmarks  # type: ignore[operator] # diffusers' mixins hide that it is a module
+        found, read = [], []
+        for some in images.split(MAX_BATCH_CPU):
+            marks, shown = self._look(some)
+            found.append(marks.cpu())
+            read += shown
+        landmarks = torch.cat(found)
         if source_aus is None and self.estimator is not None:
-            source_aus = self.estimator.to_aus(seen)
+            source_aus = read
         if source_aus is None:
             source_aus = "0"
             if needed:
@@ -206,6 +216,15 @@ class VQAUFaceEditPipeline(FacePipeline):
         if len(source) not in (1, len(images)):
             raise ValueError(f"{len(source)} source_aus for {len(images)} faces: give one, or one a face")
         return source * len(images) if len(source) == 1 else source, landmarks.float()
+
+    def _look(self, images: Tensor) -> tuple[Tensor, list[AUSet]]:
+        """Landmarks (B, 68, 2) of pictures, and what they show if there is an estimator."""
+        device = self._execution_device
+        if self.estimator is None:
+            pixels = images.to(device, self.face_tokenizer.dtype)
+            return self.face_tokenizer(pixels).landmarks, []  # type: ignore[operator] # diffusers' mixins hide that it is a module
+        seen = self.estimator(images.to(device))
+        return seen.landmarks, self.estimator.to_aus(seen)
 
     def prepare_people(
         self,
@@ -248,5 +267,6 @@ class VQAUFaceEditPipeline(FacePipeline):
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Codes (B, N) int64 on the CPU of pictures (B, 3, S, S)."""
-        codes: Tensor = self.face_tokenizer.encode(images.to(self._execution_device, self.face_tokenizer.dtype))
-        return codes.flatten(1).cpu()
+        place = {"device": self._execution_device, "dtype": self.face_tokenizer.dtype}
+        codes = [self.face_tokenizer.encode(some.to(**place)).flatten(1).cpu() for some in images.split(MAX_BATCH_CPU)]
+        return torch.cat(codes)

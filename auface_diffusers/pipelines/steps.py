@@ -257,8 +257,8 @@ class FacePipeline(StoredPipeline):
         steps = self.config["num_inference_steps"] if steps is None else steps
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type {output_type!r}: one of {', '.join(OUTPUT_TYPES)}")
-        if max_batch < 1:
-            raise ValueError(f"max_batch {max_batch}: an integer >= 1")
+        if not isinstance(max_batch, int) or max_batch < 1:
+            raise ValueError(f"max_batch {max_batch!r}: an integer >= 1")
         unknown = set(callback[1]) - set(self._callback_tensor_inputs)
         if unknown:
             allowed = ", ".join(self._callback_tensor_inputs)

@@ -157,7 +157,7 @@ class MaskedTokenScheduler(SchedulerMixin, ConfigMixin):
             ValueError: an argument is out of range.
         """
         if not isinstance(num_inference_steps, int) or num_inference_steps < 1:
-            raise ValueError(f"num_inference_steps {num_inference_steps}: an integer >= 1")
+            raise ValueError(f"num_inference_steps {num_inference_steps!r}: an integer >= 1")
         given: dict[str, Any] = {
             "temperature": temperature,
             "top_k": top_k,

@@ -111,13 +111,14 @@ def test_nothing_said_is_the_sampled_person():
         assert result.gaze.shape == (2, 2)
 
 
-def test_people_seeds_are_the_persons():
-    result = resolve_attributes(CODES, None, [11, 12], 4)
-    assert result.appearances == sample_appearances([11, 12], 4, 2)
+def test_a_seed_is_the_person_of_its_code():
+    seeds = [11, 12]
+    assert sample_appearances(seeds, 4, 2) == sample_appearances(identity_codes(seeds), 4, 2)
+    assert sample_appearances(11, 4, 1) == sample_appearances(seeds, 4, 2)[:1]
 
 
 def test_scene_seed_changes_the_scene_alone():
-    first, second = (resolve_attributes(CODES, {"hair": "bun"}, None, seed).appearances[0] for seed in (1, 2))
+    first, second = (resolve_attributes(CODES, {"hair": "bun"}, seed).appearances[0] for seed in (1, 2))
     assert first.key_azimuth != second.key_azimuth
     assert first.melanin == second.melanin
 
@@ -283,10 +284,8 @@ def test_bad_words(said, message):
 
 
 def test_bad_batches():
-    with pytest.raises(ValueError, match=r"3 attributes and 2 seeds for 2 people"):
+    with pytest.raises(ValueError, match=r"3 attributes for 2 people"):
         resolve_attributes(CODES, [None] * 3)
-    with pytest.raises(ValueError, match=r"2 attributes and 1 seeds for 2 people"):
-        resolve_attributes(CODES, None, [1])
     with pytest.raises(ValueError, match=r"attributes 'bun': give an Appearance"):
         resolve_attributes(CODES, "bun")
     with pytest.raises(ValueError, match=r"attributes 3: give an Appearance, a mapping or None"):

@@ -1,5 +1,7 @@
 """Editing: what is not touched stays, what is touched follows the new expression."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -147,6 +149,35 @@ def test_pictures_of_every_kind(edit, face):
     assert load_images(Image.fromarray(picture).resize((200, 200)), 64).shape == (1, 3, 64, 64)
 
 
+def test_pictures_are_taken_as_they_are_seen(face):
+    picture = Image.fromarray((face.images[0].permute(1, 2, 0).numpy() * 255).round().astype("uint8"))
+    same = load_images(picture, 64)
+    lying, file = Image.Exif(), io.BytesIO()
+    lying[0x0112] = 6  # turn it by 90 degrees to the right
+    picture.rotate(90).save(file, "PNG", exif=lying)
+    assert torch.equal(load_images(Image.open(file), 64), same)
+    clear = picture.convert("RGBA")
+    clear.putalpha(0)
+    assert load_images(clear, 64).min() == 1, "what cannot be seen is white"
+    grey = np.asarray(picture.convert("L"))
+    deep = Image.fromarray(grey.astype(np.uint16) * 257)
+    assert torch.equal(load_images(deep, 64)[0, 0], torch.from_numpy(grey.copy()) / 255)
+
+
+def test_many_pictures_are_read_a_few_at_a_time(edit, estimator, face, monkeypatch):
+    whole = VQAUFaceEditPipeline.from_pipe(edit, estimator=estimator)
+    many = face.images.expand(5, -1, -1, -1)
+    together = whole.read_images(many), whole.encode_images(many)
+    seen = []
+    estimator.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    monkeypatch.setattr("auface_diffusers.pipelines.pipeline_auface_edit.MAX_BATCH_CPU", 2)
+    (source, landmarks), codes = whole.read_images(many), whole.encode_images(many)
+    assert seen == [2, 2, 1]
+    assert [one.effective for one in source] == [one.effective for one in together[0][0]]
+    assert torch.allclose(landmarks, together[0][1], atol=1e-4)
+    assert torch.equal(codes, together[1])
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [
@@ -169,6 +200,7 @@ def test_bad_pictures_are_refused(edit, image, message):
     ("options", "message"),
     [
         ({"strength": 1.5}, "strength 1.5"),
+        ({"strength": "1"}, "strength '1'"),
         ({"attributes": {"age": 3}}, "attributes without identity"),
         ({"source_aus": ["0", "1"]}, "2 source_aus for 1 faces"),
         ({"identity": [1, 2], "aus": ["1", "2", "4"]}, "batch sizes differ"),

@@ -74,7 +74,10 @@ def test_alignment_learns_and_exports(parts, tmp_path):
     assert (model / "tokenizer" / "tokenizer.json").exists()
 
 
-@pytest.mark.parametrize("name", ["presence_weight", "level_weight", "contrast_weight", "structure_weight", "landmark_weight", "motion_weight"])
+@pytest.mark.parametrize(
+    "name",
+    [*(f"{name}_weight" for name in ("presence", "level", "contrast", "structure", "landmark", "motion"))],
+)
 def test_weights_of_the_alignment(parts, tmp_path, name):
     one, other = (
         first_loss(AlignStage(align_config(parts, tmp_path, **{name: value})), "aligner", range(2))[0]

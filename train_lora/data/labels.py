@@ -17,7 +17,7 @@ from auface_diffusers.facs.levels import MAX_LEVEL
 
 DOUBT = (0.5, 1.5)
 """A unit is there from the upper level on, and absent up to the lower one. Between them lies the trace, A, which is no
-clear yes or no in a picture (our choice; DISFA's labels are made binary at B, too): nobody's head is ever quite straight.
+clear yes or no in a picture (our choice; DISFA's labels are made binary at B, too): no head is ever quite straight.
 """
 CLOSED = 4.0
 """From this level on a lid hides the eye: nothing of the iris is left to see."""
@@ -43,7 +43,7 @@ class Labels(NamedTuple):
 
 
 def clear(levels: Tensor) -> tuple[Tensor, Tensor]:
-    """Of levels in 0..5: which units are there, and which are either clearly there or clearly not; bool, same shape."""
+    """Of levels in 0..5: which units are there, and which are clearly there or clearly not; bool, same shape."""
     return levels >= DOUBT[1], (levels <= DOUBT[0]) | (levels >= DOUBT[1])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 from auface_diffusers.anatomy import STRUCTURE_CHANNELS, Appearance, Camera, HeadModel, attribute_vector, structure_map
 from auface_diffusers.models.face_tokenizer import FaceTokenizer
 from train_lora.data.faces import RenderSource, ShardSource
+from train_lora.data.synth import CONFIG_FILE
 
 SURFACE = 4
 """The first channels of a structure map are numbers in -1..1; the rest say which part a pixel shows, but the last."""
@@ -68,7 +70,8 @@ class PreparedSource:
         count = len(source)
         self.codes = self.structure = self.done = None
         if folder is not None:
-            place = folder / f"prepared-{_fingerprint(tokenizer)}-{count}{'-bf16' if half else ''}"
+            made = zlib.crc32((folder / CONFIG_FILE).read_bytes()) if (folder / CONFIG_FILE).exists() else 0
+            place = folder / f"prepared-{_fingerprint(tokenizer)}-{made:08x}-{count}{'-bf16' if half else ''}"
             place.mkdir(parents=True, exist_ok=True)
             self.codes = _map(place / "codes.npy", (count, height * width * groups), np.int16)
             self.structure = _map(place / "structure.npy", (count, SURFACE + 2, self.size, self.size), np.uint8)

@@ -202,8 +202,8 @@ def detail_loss(painted: Tensor, images: Tensor, octaves: int = 3) -> Tensor:
 
 
 def colour_loss(painted: Tensor, images: Tensor, patch: int = 4) -> Tensor:
-    """Mean absolute difference of the chroma, Cb and Cr of ITU-R BT.601 in -0.5..0.5, of patches of ``patch`` pixels."""
-    red, green, blue = F.avg_pool2d(painted - images, patch).unbind(1)  # chroma is linear: that of the difference will do
+    """Mean absolute difference of chroma, Cb and Cr of ITU-R BT.601 in -0.5..0.5, of patches of ``patch`` pixels."""
+    red, green, blue = F.avg_pool2d(painted - images, patch).unbind(1)  # chroma is linear, as is the difference
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     return ((blue - luma).abs() / 1.772 + (red - luma).abs() / 1.402).mean() / 2
 
