@@ -5,7 +5,7 @@ Shapes: B batch, S image size, P = S / 16 grid, W width, E embedding, C channels
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +55,8 @@ class StructureEncoder(SafetensorsOnly, ModelMixin, ConfigMixin):
         ValueError: a size that 16 does not divide.
     """
 
+    _supports_gradient_checkpointing = True
+
     @register_to_config
     def __init__(
         self,
@@ -103,6 +105,8 @@ class StructureFeatures(nn.Module):
         super().__init__()
         if image_size % DOWNSCALE:
             raise ValueError(f"image_size {image_size}: a multiple of {DOWNSCALE} is needed")
+        self.gradient_checkpointing = False
+        self._gradient_checkpointing_func: Callable[..., Tensor] | None = None  # set by ModelMixin
         self.shape = (in_channels, image_size, image_size)
         self.stem = nn.Conv2d(in_channels, 64, 4, stride=4)
         self.fine = _Mix(64)
@@ -119,10 +123,16 @@ class StructureFeatures(nn.Module):
         """The features, and those at half the distance, (B, 128, S / 8, S / 8)."""
         if structure.ndim != 4 or structure.shape[1:] != self.shape:
             raise ValueError(f"structure {tuple(structure.shape)}: (B, {', '.join(map(str, self.shape))}) is needed")
-        x = self.fine(self.stem(structure))
-        middle: Tensor = self.middle(self.down1(x))
-        features: Tensor = self.coarse(self.down2(middle))
-        return features, middle
+        x = self._run(self.fine, self.stem(structure))
+        middle = self._run(self.middle, self.down1(x))
+        return self._run(self.coarse, self.down2(middle)), middle
+
+    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            assert self._gradient_checkpointing_func
+            return self._gradient_checkpointing_func(block, x)
+        y: Tensor = block(x)
+        return y
 
 
 class _Mix(nn.Module):

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from auface_diffusers.anatomy import region_mask
-from auface_diffusers.pipelines.expressions import Expression
+from auface_diffusers.facs import AUSet, resolve
+from auface_diffusers.pipelines.expressions import UNTOLD_SIDE, Expression
 from auface_diffusers.pipelines.heads import head_model
 from auface_diffusers.pipelines.people import Faces
 from auface_diffusers.pipelines.steps import Drawn, FacePipeline, Run
@@ -55,6 +56,26 @@ def strongest_cells(shares: Tensor, strength: float) -> Tensor:
 def slots(cells: Tensor, groups: int) -> Tensor:
     """(B, N) bool of cells (B, h, w): all codes of a cell."""
     return cells.flatten(1).repeat_interleave(groups, 1)
+
+
+def scores_between(a: AUSet, b: AUSet, count: int) -> list[AUSet]:
+    """``count`` >= 2 scores from ``a`` to ``b``, levels blended linearly.
+
+    Where units of one end exclude units of the other, no rule may decide in the middle of the way, which would be a
+    jump: what only ``a`` has goes away first, and what only ``b`` has comes after it.
+    """
+    first, last = (resolve(one.choose_side(UNTOLD_SIDE)).effective for one in (a, b))
+    middle = first.blend(last, 0.5)
+    if resolve(middle).effective.codes == middle.codes:
+        path = [first, last]
+    else:
+        path = [first, middle.only([code for code in first.codes if code in last.codes]), last]
+    between = []
+    for place in range(1, count - 1):
+        way = place / (count - 1) * (len(path) - 1)
+        leg = min(int(way), len(path) - 2)
+        between.append(path[leg].blend(path[leg + 1], way - leg))
+    return [a, *between, b]
 
 
 def draw_sequence(pipe: FacePipeline, faces: Faces, run: Run, output_type: str) -> tuple[Drawn, Tensor]:

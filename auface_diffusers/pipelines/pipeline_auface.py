@@ -14,7 +14,7 @@ from auface_diffusers.models.face_transformer import FaceTransformer
 from auface_diffusers.models.text_alignment import TextAlignment
 from auface_diffusers.pipelines.expressions import Asked, Expression
 from auface_diffusers.pipelines.guidance import Guidance
-from auface_diffusers.pipelines.motion import draw_sequence
+from auface_diffusers.pipelines.motion import draw_sequence, scores_between
 from auface_diffusers.pipelines.output import VQAUFacePipelineOutput
 from auface_diffusers.pipelines.people import (
     Generators,
@@ -203,7 +203,7 @@ class VQAUFacePipeline(FacePipeline):
         and draws the rest with the same noise.
 
         Args:
-            a, b: scores or notation of the first and the last frame; between them levels are blended linearly.
+            a, b: scores or notation of the first and the last frame; for those between see `scores_between`.
             frames: >= 2.
             identity, attributes, guidance_scale, num_inference_steps, temperature, generator, seed, output_type,
             callback_on_step_end: as in a call, for one person; steps start at 0 in each frame.
@@ -211,13 +211,13 @@ class VQAUFacePipeline(FacePipeline):
         Raises:
             ValueError: an argument is out of range, or there is more than one person.
         """
-        if frames < 2:
-            raise ValueError(f"frames {frames}: an integer >= 2, the first and the last included")
+        if not isinstance(frames, int) or frames < 2:
+            raise ValueError(f"frames {frames!r}: an integer >= 2, the first and the last included")
         callback = (callback_on_step_end, ("codes",))
         sampling = _sampling(temperature)
         run = self.prepare_run(num_inference_steps, (guidance_scale,), sampling, callback, MAX_BATCH, output_type)
         ends = [AUSet.parse(one) if isinstance(one, str) else one for one in (a, b)]
-        scores = [ends[0].blend(ends[1], place / (frames - 1)) for place in range(frames)]
+        scores = scores_between(ends[0], ends[1], frames)
         try:
             shown = self.encode_expressions(aus=scores)
             if self.check_inputs(shown[:1], [], identity, attributes, 1) != 1:

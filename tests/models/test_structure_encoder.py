@@ -50,6 +50,18 @@ def test_every_weight_learns():
     assert all(value.grad is not None and value.grad.abs().sum() > 0 for value in model.parameters())
 
 
+def test_gradient_checkpointing_runs_blocks_again_and_changes_nothing():
+    model, calls, grads = toy().train(), [], []
+    model.extractor.middle.register_forward_pre_hook(lambda *_: calls.append(1))
+    for on in (False, True):
+        (model.enable_gradient_checkpointing if on else model.disable_gradient_checkpointing)()
+        model.zero_grad()
+        model(maps()).levels.sum().backward()
+        grads.append({name: x.grad.clone() for name, x in model.named_parameters() if x.grad is not None})
+    assert len(calls) == 3
+    torch.testing.assert_close(grads[0], grads[1])
+
+
 def test_a_place_changes_its_own_features_most():
     model, one = toy(image_size=128), maps(1, 128)
     other = one.clone()

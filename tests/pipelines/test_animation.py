@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from auface_diffusers.facs import AUSet
+from auface_diffusers.facs import AUSet, resolve
 from auface_diffusers.pipelines import animation, save_animation
+from auface_diffusers.pipelines.motion import scores_between
 
 SMILE = "12D+6C"
 
@@ -63,6 +64,16 @@ def test_nothing_moves_between_equal_ends(pipe):
     frames = pipe.interpolate(SMILE, SMILE, 3, identity=7, seed=0, output_type="latent")
     assert not frames.edited[1:].any()
     assert torch.equal(frames.codes[0], frames.codes[2])
+
+
+@pytest.mark.parametrize(("a", "b"), [("25E", "24E"), ("1C+2C+26D", "28D"), ("51D+12C", "52D+12E"), ("0", "12D")])
+def test_no_unit_jumps_on_the_way(a, b):
+    ends = [AUSet.parse(one) for one in (a, b)]
+    frames = [resolve(one).effective for one in scores_between(*ends, 41)]
+    assert frames[0] == resolve(ends[0]).effective
+    assert frames[-1] == resolve(ends[1]).effective
+    for before, after in zip(frames, frames[1:], strict=False):
+        assert all(abs(x - y) < 0.3 for x, y in zip(before.vector(), after.vector(), strict=True))
 
 
 def test_bad_sequences_are_refused(pipe):
