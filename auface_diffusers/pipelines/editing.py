@@ -13,6 +13,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
+from auface_diffusers.pictures import plain_rgb
+
 Picture = Image.Image | np.ndarray | Tensor
 MIN_SIDE = 32
 """Smaller pictures show no face."""
@@ -53,16 +55,6 @@ def _tensor(image: Picture) -> Tensor:
     if not (low >= 0 and high <= 1):  # also catches NaN
         raise ValueError(f"image has values {low:g}..{high:g}: give [0, 1], such as image / 255")
     return batch
-
-
-def plain_rgb(image: Image.Image) -> Image.Image:
-    """A picture as it is seen: turned as its EXIF data says, white where it is transparent, 16 bits brought to 8."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
-        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).round().astype(np.uint8))
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return image.convert("RGB")
 
 
 def _sized(batch: Tensor, size: int) -> Tensor:
