@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from auface_diffusers import __version__, cli_faces, cli_images
+from auface_diffusers import __version__, cli_faces, cli_images, cli_score
 from auface_diffusers.facs import AUSet, NotationWarning, Subject, describe, preset, resolve, units
 from auface_diffusers.facs.describe import STYLES
 from auface_diffusers.facs.notation import split_name
@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
     cli_images.add_parsers(commands)
     cli_faces.add_parsers(commands)
+    cli_score.add_parsers(commands)
     for command in commands.choices.values():
         if command.get_default("make"):
             command.set_defaults(run=_make)
@@ -292,10 +293,15 @@ def _presets(arguments: argparse.Namespace) -> int:
 def _make(arguments: argparse.Namespace) -> int:
     """Run a subcommand that makes files; print their names, or as JSON all that it did."""
     done = arguments.make(arguments)
+    tables = done.pop("tables", ())
     if arguments.json:
         _print_json(done)
         return 0
-    print("\n".join(str(done[name]) for name in ("output", "keypoints") if name in done) or "\n".join(done["outputs"]))
+    names = [str(done[name]) for name in ("output", "keypoints") if name in done] or done["outputs"]
+    for name in names:
+        print(name)
+    for titles, rows in tables:
+        _print_table(_console(), titles, rows)
     if "readout" in done:
         rows = [(row["face"], row["shown"], _read_out(row["read"])) for row in done["readout"]]
         _print_table(_console(), ("face", "asked, after the rules", "the estimator reads"), rows)

@@ -24,8 +24,8 @@ MAY_IMPORT = {  # part of the library: the other parts it may import
     "anatomy": {"facs"},
     "models": {"facs", "anatomy"},
     "schedulers": set(),
-    "pipelines": {"facs", "anatomy", "models", "schedulers"},
-    "metrics": {"facs", "anatomy", "models"},
+    "pipelines": {"facs", "anatomy", "models", "schedulers", "pictures"},
+    "metrics": {"facs", "anatomy", "models", "pictures"},
 }
 FACS_MAY_IMPORT = sys.stdlib_module_names | {"auface_diffusers", "tomli", "tomllib"}  # 3.10 has no tomllib
 MAX_FILE, MAX_FUNCTION = 400, 60  # lines

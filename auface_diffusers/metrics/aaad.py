@@ -207,7 +207,7 @@ class AAAD:
         return made
 
     def sync(self, accelerator: Any = None) -> AAAD:  # noqa: ANN401 - an accelerate.Accelerator; or torch's own group
-        """What all processes have seen together, on each of them. Name clusters, for items are numbered from 0 on each.
+        """What all processes have seen together, on each of them. Name the clusters: numbers start at 0 on each.
 
         ``accelerator``: an ``accelerate.Accelerator``; None takes torch's default process group.
         """
@@ -261,7 +261,10 @@ class AAAD:
 
 
 def aaad(
-    presence: Array, targets: Targets | Sequence[AUSet | str], columns: Sequence[str] | None = None, **options: Any
+    presence: Array,
+    targets: Targets | Sequence[AUSet | str],
+    columns: Sequence[str] | None = None,
+    **options: Any,  # noqa: ANN401 - those of the two
 ) -> AAADScore:
     """AAAD of all items at once; the arguments are those of `AAAD` and `AAAD.update`."""
     own = {name: options.pop(name) for name in ("level", "found", "clusters") if name in options}

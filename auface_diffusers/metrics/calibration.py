@@ -31,8 +31,8 @@ class Calibration:
     Attributes:
         method: one of `METHODS`. columns: names.
         knots: one (2, K) a column: raw scores, rising, and their probabilities; between knots the line through them.
-            Platt's has scale and bias, (2, 1), of ``sigmoid(scale * raw + bias)``. A column that could not be fitted has
-            (2, 0), and its probabilities are NaN.
+            Platt's has scale and bias, (2, 1), of ``sigmoid(scale * raw + bias)``. A column that could not be fitted
+            has (2, 0), and its probabilities are NaN.
         note: what it was fitted on.
     """
 
@@ -45,7 +45,9 @@ class Calibration:
         """Probabilities (N, C) of raw scores. Raises `ValueError` for another number of columns."""
         raw = np.asarray(raw, dtype=np.float64)
         if raw.ndim != 2 or raw.shape[1] != len(self.columns):
-            raise ValueError(f"raw {raw.shape}: give (N, {len(self.columns)}), one column each of {self.columns[:3]}...")
+            raise ValueError(
+                f"raw {raw.shape}: give (N, {len(self.columns)}), one column each of {self.columns[:3]}..."
+            )
         found = np.full(raw.shape, np.nan)
         for column, (x, y) in enumerate(self.knots):
             if len(x) and self.method == "platt":
@@ -103,7 +105,9 @@ def fit_calibration(
         counted = states[:, column] >= OFF
         x, y = raw[counted, column], states[counted, column] == ON
         if not np.isfinite(x).all():
-            raise ValueError(f"raw scores of {columns[column]} hold NaN or infinity where they count: mask these images")
+            raise ValueError(
+                f"raw scores of {columns[column]} hold NaN or infinity where they count: mask these images"
+            )
         if min(y.sum(), (~y).sum()) < max(least, 1):
             knots.append(np.zeros((2, 0)))
         else:

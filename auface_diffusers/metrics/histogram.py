@@ -41,8 +41,8 @@ class Histogram:
 
 
 def area_under_curve(counts: Histogram, least: int = LEAST) -> np.ndarray:
-    """How often an image with the unit gets a higher probability than one without, (C,); ties count half; NaN for fewer
-    than ``least`` of either.
+    """How often an image with the unit gets a higher probability than one without, (C,); ties count half; NaN for
+    fewer than ``least`` of either.
     """
     below = np.cumsum(counts.off, 1) - counts.off
     wins = (counts.on * (below + counts.off / 2)).sum(1)

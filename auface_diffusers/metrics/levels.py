@@ -90,7 +90,7 @@ class LevelTally:
 
 
 def level_tally(asked: np.ndarray, read: np.ndarray, overlaps: np.ndarray) -> LevelTally:
-    """Sum overlaps and levels read (N, C) by the level asked for (N, C; NaN is nothing); sums are exact as in `tally`."""
+    """Sum overlaps and levels read (N, C) by the level asked for (N, C; NaN is nothing), exactly as `tally` does."""
     found = LevelTally.empty(asked.shape[1])
     place = np.nan_to_num(np.round(asked), nan=-1)
     for level in range(LEVELS):

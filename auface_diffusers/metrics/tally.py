@@ -73,8 +73,8 @@ def tally(states: np.ndarray, overlaps: np.ndarray, weights: np.ndarray | None =
 
 
 def per_column(sums: Tally, least: int = LEAST) -> np.ndarray:
-    """AAAD of each column, (R, C): the mean of its two polarities; NaN where the data has fewer than ``least`` items of
-    one, or a resampling has none.
+    """AAAD of each column, (R, C): the mean of its two polarities; NaN where the data has fewer than ``least`` items
+    of one, or a resampling has none.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         values = (sums.on_sum / sums.on_count + sums.off_sum / sums.off_count) / 2

@@ -1,7 +1,7 @@
 """What is asked of a face, unit by unit: the targets of AAAD (our definition, v1, sections 2, 7, 8 and 9).
 
-Shapes: N items, C columns. A column is a channel of ``units.channels`` such as ``"L12"``, or, for detectors that see no
-sides, the bare code of a unit such as ``"12"``.
+Shapes: N items, C columns. A column is a channel of ``units.channels`` such as ``"L12"``, or, for detectors that see
+no sides, the bare code of a unit such as ``"12"``.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def spec_targets(
         unknown: those of each item without a label, such as the 9 of BP4D: masked.
         covered: columns that the detector can tell; the others are masked. None is all.
 
-    Units that cannot be seen are masked in both readings: what a visibility code (70 to 74) or a rule of class C hides,
-    and a trace.
+    Units that cannot be seen are masked in both readings: what a visibility code (70 to 74) or a rule of class C
+    hides, and a trace.
 
     Raises:
         ValueError: a column or code that does not exist, or lists of other lengths.
@@ -178,7 +178,7 @@ def _not_covered(names: Sequence[str], covered: Iterable[str] | None) -> list[bo
 
 
 def implied(score: AUSet) -> set[str]:
-    """Channels that a detector may report without their unit: rules of class C that say "mimics" (12D looks like 6)."""
+    """Channels that a detector may report without their unit, by rules that say "mimics": 12D looks like 6."""
     found: set[str] = set()
     for hit in resolve(score).trace:
         found |= _names(said.removeprefix("mimics ") for said in hit.detail if said.startswith("mimics "))

@@ -1,7 +1,7 @@
 """`AUDetector`: whatever looks at faces and says which action units it sees, behind one protocol.
 
-Shapes: N images, C columns. A column is a channel such as ``"L12"``, or a bare code such as ``"12"`` for a detector that
-sees no sides.
+Shapes: N images, C columns. A column is a channel such as ``"L12"``, or a bare code such as ``"12"`` for a detector
+that sees no sides.
 """
 
 from __future__ import annotations
