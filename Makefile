@@ -13,7 +13,7 @@ help:  ## list the targets
 WEIGHTS := auface_diffusers/weights/default/model_index.json
 FACES := 0 6C+12D+25B 1D+4C+15D 1C+2C+5C+26C 4D+5C+7C+23C 9D+10C 1C+2C+4C+5C+20C+25C L12C+L14B
 
-demo: .venv/run.stamp  ## action units to text, to drawn faces of two people and what an estimator reads from them; captions
+demo: .venv/run.stamp  ## action units to text, to drawn faces of two people, to AAAD of these; captions of a file
 	@mkdir -p .cache demo
 	$(BIN)/auface explain 1C+2C+4B+L12D+15B
 	$(BIN)/auface describe 1C+2C+4B+L12D
@@ -30,6 +30,8 @@ demo: .venv/run.stamp  ## action units to text, to drawn faces of two people and
 	@if [ -f $(WEIGHTS) ]; then \
 	  set -ex; \
 	  $(BIN)/auface generate $(FACES) --identity 7,12 --sheet --readout -o demo/sheet.png; \
+	  rm -rf demo/aaad; \
+	  $(BIN)/auface evaluate --suite demo --least 2 -o demo/aaad; \
 	else \
 	  echo "This checkout has no embedded weights ($(WEIGHTS)): no faces are drawn"; \
 	fi

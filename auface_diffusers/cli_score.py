@@ -11,6 +11,8 @@ from typing import Any
 
 from auface_diffusers.cli_models import load_pipeline, model_hash, plain_errors
 
+Table = tuple[Sequence[str], Sequence[tuple[str, ...]]]
+"""Titles and rows."""
 SHOWN_UNITS = 12
 """Rows of the table of units at most."""
 
@@ -57,7 +59,7 @@ def _add_detector(command: argparse.ArgumentParser) -> None:
 
 def score_command(arguments: argparse.Namespace) -> dict[str, Any]:
     """Score pictures."""
-    from auface_diffusers.scoring import entries, manifest, score_files
+    from auface_diffusers.evaluation import entries, manifest, score_files
 
     if bool(arguments.images) == (arguments.manifest is not None):
         raise ValueError("give pictures, or --manifest with a JSONL file")
@@ -85,7 +87,7 @@ def score_command(arguments: argparse.Namespace) -> dict[str, Any]:
         )
         for row in scored.rows
     ]
-    tables = [(("face", "asked", "how likely it is seen", "seen besides", "fit"), faces)]
+    tables: list[Table] = [(("face", "asked", "how likely it is seen", "seen besides", "fit"), faces)]
     if scored.report["aaad"] is not None:
         tables.append(_summary(scored.report))
     return {"outputs": [], "faces": scored.rows, "report": scored.report, "tables": tables}
@@ -94,9 +96,9 @@ def score_command(arguments: argparse.Namespace) -> dict[str, Any]:
 def evaluate_command(arguments: argparse.Namespace) -> dict[str, Any]:
     """Evaluate a generator."""
     from auface_diffusers.evaluation import EvaluationConfig, evaluate_model
+    from auface_diffusers.evaluation.page import write_html
     from auface_diffusers.metrics.suite import load_suite
     from auface_diffusers.models.au_estimator import WEIGHTS
-    from auface_diffusers.report_html import write_html
 
     suite, detector = load_suite(arguments.suite), _detector(arguments)
     config = EvaluationConfig(
@@ -158,7 +160,7 @@ def _progress(title: str) -> Any:  # noqa: ANN401 - a context of a function (don
     return shown()
 
 
-def _summary(report: dict[str, Any]) -> tuple[Sequence[str], list[tuple[str, ...]]]:
+def _summary(report: dict[str, Any]) -> Table:
     """AAAD and what it has to be seen beside."""
     shuffled = report["shuffled"]
     rows = [

@@ -1,27 +1,30 @@
 """What each source is worth: the same generator, trained as long without it, and what is read from its faces.
 
 ``python -m train_lora ablate train_lora/configs/ablate.toml`` trains every row of `VARIANTS` (a run that was stopped
-goes on) and writes ``ablations.json`` and ``ablations.md``. The measure is that of `train_lora.report`.
+goes on) and writes ``ablations.json`` and ``ablations.md``. The measure is AAAD.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from auface_diffusers.facs import units
+from auface_diffusers.metrics.tally import macro, overlap, per_column, tally
+from auface_diffusers.metrics.targets import MASKED
 from auface_diffusers.models.au_estimator import AUEstimator
 from auface_diffusers.models.face_transformer import FaceTransformer
 from train_lora.config import load_config
 from train_lora.data.faces import FacesConfig
 from train_lora.data.labels import clear
 from train_lora.loop import train
-from train_lora.report import alignment, skin_channels
 from train_lora.stages.generator import GeneratorConfig, GeneratorStage
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -89,21 +92,25 @@ def measure(
         levels.append(batch.levels)
         kinds += [label["kind"] for label in batch.labels]
     on, counts = clear(torch.cat(levels))
-    presence, usable = torch.cat(seen), estimator.covered & skin_channels()
+    states = torch.where(counts & estimator.covered & skin_channels(), on.int(), MASKED).numpy()
+    overlaps = overlap(states, torch.cat(seen).numpy())
     found = {}
     for group, members in GROUPS.items():
-        rows = _rows(kinds, members)
-        found[group] = alignment(presence[rows], on[rows], counts[rows], usable, least)
+        rows = np.array([not members or kind in members for kind in kinds])
+        value = float(macro(per_column(tally(states[rows], overlaps[rows]), least))[0])
+        found[group] = None if np.isnan(value) else value
     return found
+
+
+def skin_channels() -> Tensor:
+    """(C,) bool: the channels that skin shows, without head and gaze."""
+    codes = [name.split(":")[0].lstrip("LR") for name in units.channels]
+    return torch.tensor([units[code].kind.startswith("action") for code in codes])
 
 
 def _batches(stage: GeneratorStage) -> Iterator[Any]:
     for begin in range(0, len(stage.held_out), BATCH):
         yield stage.held_out.__getitems__(list(range(begin, min(begin + BATCH, len(stage.held_out)))))
-
-
-def _rows(kinds: Sequence[str], members: Sequence[str]) -> Tensor:
-    return torch.tensor([not members or kind in members for kind in kinds])
 
 
 def _write(out: Path, table: dict[str, Any], faces: int) -> None:

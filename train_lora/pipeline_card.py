@@ -103,9 +103,10 @@ def _report(report: Path, folder: Path) -> str:
     lines = [
         "## Measured",
         "",
-        f"Balanced alignment of {found.get('images', 'the')} drawn faces with {found.get('sets', 'the')} held-out "
-        "scores. It is read by the evaluation estimator, which no training used and which knows rendered faces only. "
-        "The ceiling is what it reads from true renders of the same people; 0.5 is chance.",
+        f"AAAD (our definition, v1) of {found.get('n_images', 'the')} drawn faces with {found.get('n_items', 'the')} "
+        "scores of the standard suite. It is read by the evaluation estimator, which no training used and which knows "
+        "rendered faces only. The ceiling is what it reads from exact renders of the same people; 0.5 is chance. In "
+        "the row `new` are the combinations of units that training never shows.",
     ]
     table = report / "report.md"
     lines += ["", table.read_text(encoding="utf-8").strip()] if table.is_file() else []

@@ -132,7 +132,7 @@ def gate(presence: np.ndarray, states: np.ndarray, columns: Sequence[str], least
 
 def _equal(y: np.ndarray) -> np.ndarray:
     """Weights that give both answers a half."""
-    return np.where(y, 0.5 / y.sum(), 0.5 / (~y).sum())
+    return np.asarray(np.where(y, 0.5 / y.sum(), 0.5 / (~y).sum()))
 
 
 def _platt(x: np.ndarray, y: np.ndarray) -> np.ndarray:

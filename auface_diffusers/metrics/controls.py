@@ -119,7 +119,7 @@ def leakage(
         counted[row] &= ~np.isin(columns, list(names))
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(counted, np.nan_to_num(presence), 0).sum(0) / counted.sum(0)
-    return mean - np.nanmean(neutral, 0)
+    return np.asarray(mean - np.nanmean(neutral, 0))
 
 
 def same_columns(states: np.ndarray, usable: Collection[str], columns: Sequence[str]) -> np.ndarray:

@@ -16,7 +16,16 @@ from auface_diffusers.facs import AUSet, resolve
 from auface_diffusers.metrics import conflicts, controls
 from auface_diffusers.metrics.aaad import AAAD, DEFINITION, AAADScore, MetricError
 from auface_diffusers.metrics.levels import spearman
-from auface_diffusers.metrics.targets import Targets, World, implied, parse_accuracy, spec_targets, text_targets
+from auface_diffusers.metrics.targets import (
+    ON,
+    Reading,
+    Targets,
+    World,
+    implied,
+    parse_accuracy,
+    spec_targets,
+    text_targets,
+)
 
 SIDE_GAP = 1.5
 """Levels by which the sides of a unit have to differ to count as one-sided."""
@@ -43,7 +52,7 @@ class ScoredFaces:
 
     def rows(self, chosen: Sequence[int] | np.ndarray) -> ScoredFaces:
         """Some of the items, by number."""
-        listed = {
+        listed: dict[str, Any] = {
             name: None if value is None else [value[row] for row in chosen]
             for name, value in vars(self).items()
             if name in ("scores", "clusters", "texts", "absent", "unknown")
@@ -56,7 +65,7 @@ class ScoredFaces:
         """(N, C): presence averaged over the images with a face; NaN without any."""
         there = self.found[..., None]
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(there, np.nan_to_num(self.presence), 0).sum(1) / there.sum(1)
+            return np.asarray(np.where(there, np.nan_to_num(self.presence), 0).sum(1) / there.sum(1))
 
 
 @dataclass(frozen=True)
@@ -137,18 +146,24 @@ def evaluate(
         "levels": _levels(faces, targets, score, setting),
         "sides": _sides(faces, setting),
         "conflict": _conflict(faces, ceiling, targets, setting),
+        "confusion": _confusion(faces, targets, score, setting),
+        "reliability": {
+            "faces": _reliable(score, setting),
+            "ceiling": None if top is None else _reliable(top, setting),
+        },
         "leakage": None if neutral is None else _leakage(faces, targets, neutral, setting),
     }
     if faces.texts is not None:
         result["parse_accuracy"] = parse_accuracy(faces.texts, faces.scores)
-    return _plain(result)
+    plain: dict[str, Any] = _plain(result)
+    return plain
 
 
 def wanted(faces: ScoredFaces, setting: Setting, raw: bool = False) -> Targets:
     """What the faces are asked for: by their texts, if they have any, else by their scores."""
     if faces.texts is not None:
         return text_targets(faces.texts, setting.columns, world=setting.world)
-    reading = "raw" if raw else "resolved"
+    reading: Reading = "raw" if raw else "resolved"
     return spec_targets(
         faces.scores,
         setting.columns,
@@ -222,6 +237,23 @@ def _levels(faces: ScoredFaces, targets: Targets, score: AAADScore, setting: Set
             if not np.isnan(score.level[c])
         },
     }
+
+
+def _confusion(faces: ScoredFaces, targets: Targets, score: AAADScore, setting: Setting) -> dict[str, Any]:
+    """Mean presence of each scored unit (columns) among the items that ask for each scored unit (rows)."""
+    names = [name for name in setting.usable if name not in score.skipped]
+    chosen, mean = _columns(setting, names), np.nan_to_num(faces.mean)
+    values = [mean[targets.states[:, column] == ON][:, chosen].mean(0) for column in chosen]
+    return {"units": [setting.columns[column] for column in chosen], "seen": [row.round(4).tolist() for row in values]}
+
+
+def _reliable(score: AAADScore, setting: Setting) -> dict[str, list[float]]:
+    """Over all scored units together: probability said, and how often it is so; a bin each."""
+    chosen = [c for c in _columns(setting, setting.usable) if not np.isnan(score.per_column[c])]
+    said, so, weight = (np.nan_to_num(part[chosen]) for part in score.reliability)
+    total = weight.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {"said": list((said * weight).sum(0) / total), "so": list((so * weight).sum(0) / total)}
 
 
 def _sides(faces: ScoredFaces, setting: Setting) -> dict[str, Any] | None:

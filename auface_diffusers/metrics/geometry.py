@@ -84,11 +84,10 @@ def movements(points: np.ndarray, neutral: np.ndarray | None = None) -> np.ndarr
     Raises:
         ValueError: other shapes.
     """
-    lengths = measure(points)
     if neutral is None:
-        return lengths - measure(_mean_head()[None])
-    rest = neutral[None] if neutral.ndim == 2 else neutral
-    return lengths - measure(rest)
+        neutral = _mean_head()
+    moved: np.ndarray = measure(points) - measure(neutral[None] if neutral.ndim == 2 else neutral)
+    return moved
 
 
 def measure(points: np.ndarray) -> np.ndarray:

@@ -18,7 +18,8 @@ LEVELS = int(MAX_LEVEL) + 1
 def point_distribution(read: np.ndarray) -> np.ndarray:
     """Probabilities (..., L) of the levels 0..5 whose mean is ``read`` (...) in 0..5: the two neighbours share it."""
     places = np.arange(LEVELS)
-    return np.maximum(0.0, 1 - np.abs(np.asarray(read, dtype=np.float64)[..., None] - places))
+    shares: np.ndarray = np.maximum(0.0, 1 - np.abs(np.asarray(read, dtype=np.float64)[..., None] - places))
+    return shares
 
 
 def with_residuals(read: np.ndarray, residuals: np.ndarray) -> np.ndarray:
@@ -46,7 +47,8 @@ def fit_residuals(read: np.ndarray, true: np.ndarray, smoothing: float = 1.0) ->
     rows, columns = np.nonzero(~np.isnan(true))
     error = np.clip(np.round(true[rows, columns] - read[rows, columns]), 1 - LEVELS, LEVELS - 1).astype(int)
     np.add.at(counts, (columns, error + LEVELS - 1), 1)
-    return counts / counts.sum(1, keepdims=True)
+    shares: np.ndarray = counts / counts.sum(1, keepdims=True)
+    return shares
 
 
 def level_overlap(asked: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -86,7 +88,7 @@ class LevelTally:
     def means(self) -> np.ndarray:
         """Mean level read (C, L) for each level asked for; NaN where none was."""
         with np.errstate(invalid="ignore"):
-            return self.read_sum / self.count
+            return np.asarray(self.read_sum / self.count)
 
 
 def level_tally(asked: np.ndarray, read: np.ndarray, overlaps: np.ndarray) -> LevelTally:

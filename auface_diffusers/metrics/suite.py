@@ -11,7 +11,7 @@ from pathlib import Path
 from auface_diffusers.facs import AUSet, NotationError
 
 FOLDER = Path(__file__).parent / "suites"
-SUITES = {"standard": "standard-1.jsonl"}
+SUITES = {"standard": "standard-1.jsonl", "demo": "demo-1.jsonl"}
 """Files by name. A suite never changes: a new version gets a new file, for scores of two suites do not compare."""
 KINDS = ("single", "sided", "natural", "conflict", "combination")
 

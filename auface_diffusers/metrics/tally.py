@@ -77,7 +77,7 @@ def per_column(sums: Tally, least: int = LEAST) -> np.ndarray:
     of one, or a resampling has none.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        values = (sums.on_sum / sums.on_count + sums.off_sum / sums.off_count) / 2
+        values: np.ndarray = (sums.on_sum / sums.on_count + sums.off_sum / sums.off_count) / 2
     values[:, np.minimum(sums.on_count[0], sums.off_count[0]) < max(least, 1)] = np.nan
     return values
 

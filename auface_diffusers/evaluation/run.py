@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
-from auface_diffusers.anatomy import Appearance, Camera, HeadModel, render, sample_appearances
-from auface_diffusers.facs import AUSet, resolve
+from auface_diffusers.anatomy import Camera
+from auface_diffusers.evaluation.faces import Wanted, dose_gate, draw, neutral_presence, pictures, rendered
 from auface_diffusers.metrics.compare import Comparison, compare
 from auface_diffusers.metrics.detectors import AUDetector, Detections
 from auface_diffusers.metrics.evaluate import ScoredFaces, Setting, evaluate
@@ -27,9 +26,6 @@ from auface_diffusers.metrics.tally import overlap
 from auface_diffusers.metrics.targets import ON, Targets, spec_targets
 
 BATCH = 32
-NEUTRAL = 64
-"""Neutral renders that leakage is compared with."""
-NEUTRAL_PERSON = 95_000_000
 SAMPLES, WORST, ACROSS = 64, 16, 8
 RUN, DRAWN, RENDERED, REPORT = "run.json", "drawn.jsonl", "rendered.jsonl", "report.json"
 Show = Callable[[int, int], None]
@@ -42,6 +38,8 @@ class EvaluationConfig:
     Attributes:
         steps: of the generator; None takes the pipeline's. guidance: the same.
         images: of each item, at most as many as the suite has; 0 is all. ceiling: render the same scores as well.
+        gate: people on whom every unit has to read stronger the stronger it is rendered, or else it is left out of the
+            headline (property 17 of the definition); 0 leaves nothing out.
         resamplings, permutations, least: see `Setting`.
     """
 
@@ -49,22 +47,10 @@ class EvaluationConfig:
     guidance: float | None = None
     images: int = 0
     ceiling: bool = True
+    gate: int = 4
     resamplings: int = 2000
     permutations: int = 200
     least: int = 20
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """One image to draw: image ``image`` of an item."""
-
-    item: SuiteItem
-    image: int
-
-    @property
-    def key(self) -> str:
-        """Its name in the files."""
-        return f"{self.item.id}-{self.image}"
 
 
 @dataclass
@@ -110,7 +96,7 @@ def evaluate_model(
         if show:
             show(done, total)
 
-    drawn = _look(out / DRAWN, wanted, detector, lambda some: draw(pipe, some, config), tell)
+    drawn = _look(out / DRAWN, wanted, detector, lambda some: draw(pipe, some, config.steps, config.guidance), tell)
     camera = Camera.framed(pipe.config["framing"], pipe.face_tokenizer.config["image_size"])
     real = None
     if config.ceiling:
@@ -121,39 +107,6 @@ def evaluate_model(
     _sheets(out, pipe, wanted, drawn, detector, config, camera)
     (out / REPORT).write_text(json.dumps(report, indent=1, allow_nan=False), encoding="utf-8")
     return report
-
-
-def draw(pipe: Any, wanted: Sequence[Wanted], config: EvaluationConfig) -> Tensor:  # noqa: ANN401 - as above
-    """Faces (B, 3, S, S) of a pipeline, each from its own seed."""
-    people, looks = _people(wanted)
-    options = {"num_inference_steps": config.steps, "guidance_scale": config.guidance}
-    drawn: Tensor = pipe(
-        aus=[one.item.aus for one in wanted],
-        identity=people,
-        attributes=looks,
-        seed=[one.item.seeds[one.image] for one in wanted],
-        output_type="pt",
-        **options,
-    ).images
-    return drawn
-
-
-def rendered(wanted: Sequence[Wanted], camera: Camera) -> Tensor:
-    """The same people before the same camera with the same scores, as exact renders: (B, 3, S, S)."""
-    people, looks = _people(wanted)
-    return _render([resolve(one.item.aus).effective for one in wanted], people, looks, camera)
-
-
-def _render(scores: Sequence[AUSet], people: list[int], looks: list[Appearance], camera: Camera) -> Tensor:
-    head = HeadModel.from_default()
-    with torch.no_grad():
-        return render(head(people, scores), looks, camera, head.levels(scores)).image.clamp(0, 1)
-
-
-def _people(wanted: Sequence[Wanted]) -> tuple[list[int], list[Appearance]]:
-    people = [one.item.identities[one.image] for one in wanted]
-    seeds = [one.item.seeds[one.image] for one in wanted]
-    return people, [sample_appearances([who], seed, 1)[0] for who, seed in zip(people, seeds, strict=True)]
 
 
 def _count(item: SuiteItem, config: EvaluationConfig) -> int:
@@ -187,7 +140,7 @@ def _look(
     with path.open("a", encoding="utf-8") as file:
         for begin in range(0, len(missing), BATCH):
             some = missing[begin : begin + BATCH]
-            found = detector(_pictures(make(some)))
+            found = detector(pictures(make(some)))
             for row, one in enumerate(some):
                 line = {"key": one.key, **_row(found, row)}
                 file.write(json.dumps(line) + "\n")
@@ -217,11 +170,6 @@ def _row(found: Detections, row: int) -> dict[str, Any]:
 
 def _keep(seen: Seen, key: str, presence: Any, level: Any, found: bool) -> None:  # noqa: ANN401 - from JSON
     seen.presence[key], seen.level[key], seen.found[key] = presence, level if found else None, found
-
-
-def _pictures(images: Tensor) -> list[Image.Image]:
-    pixels = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(one) for one in pixels]
 
 
 def compare_runs(first: Path, second: Path, least: int = 20) -> tuple[dict[str, Any], Comparison]:
@@ -277,6 +225,7 @@ def _report(
     setting = Setting(
         columns=tuple(detector.columns),
         coverage=tuple(detector.coverage),
+        dropped=dose_gate(detector, camera, config.gate),
         least=config.least,
         resamplings=config.resamplings,
         permutations=config.permutations,
@@ -284,7 +233,7 @@ def _report(
     )
     faces = _faces(suite.items, wanted, drawn, detector, config)
     top = None if real is None else _faces(suite.items, wanted, real, detector, config)
-    report = evaluate(faces, setting, ceiling=top, neutral=_neutral(detector, camera))
+    report = evaluate(faces, setting, ceiling=top, neutral=neutral_presence(detector, camera))
     report["kinds"] = {}
     quick = Setting(**{**vars(setting), "resamplings": 0, "permutations": 0})
     for kind in dict.fromkeys([*(item.kind for item in suite.items), "new"]):
@@ -320,13 +269,6 @@ def _faces(
     )
 
 
-def _neutral(detector: AUDetector, camera: Camera) -> np.ndarray:
-    """Presence (M, C) on rendered neutral faces of people who are not in the suite."""
-    people = [NEUTRAL_PERSON + number for number in range(NEUTRAL)]
-    looks = [sample_appearances([who], who, 1)[0] for who in people]
-    return detector(_pictures(_render([AUSet()] * NEUTRAL, people, looks, camera))).presence
-
-
 def _sheets(
     out: Path,
     pipe: Any,  # noqa: ANN401 - as above
@@ -338,9 +280,9 @@ def _sheets(
 ) -> None:
     """64 samples at even distances, and the 16 that fit worst, each above its render."""
     step = max(1, len(wanted) // SAMPLES)
-    _sheet([draw(pipe, wanted[::step][:SAMPLES], config)], out / "samples.png")
+    _sheet([draw(pipe, wanted[::step][:SAMPLES], config.steps, config.guidance)], out / "samples.png")
     order = sorted(wanted, key=lambda one: _fit(one, seen, detector))[:WORST]
-    worst, real = draw(pipe, order, config), rendered(order, camera)
+    worst, real = draw(pipe, order, config.steps, config.guidance), rendered(order, camera)
     _sheet([side[i : i + ACROSS] for i in range(0, len(order), ACROSS) for side in (worst, real)], out / "worst.png")
 
 
@@ -355,9 +297,9 @@ def _fit(one: Wanted, seen: Seen, detector: AUDetector) -> float:
 
 def _sheet(parts: Sequence[Tensor], path: Path) -> None:
     """Rows of `ACROSS` pictures."""
-    pictures = [one for part in parts for one in _pictures(part)]
-    width, height = pictures[0].size
-    sheet = Image.new("RGB", (width * ACROSS, height * -(-len(pictures) // ACROSS)), "white")
-    for place, picture in enumerate(pictures):
+    shown = [one for part in parts for one in pictures(part)]
+    width, height = shown[0].size
+    sheet = Image.new("RGB", (width * ACROSS, height * -(-len(shown) // ACROSS)), "white")
+    for place, picture in enumerate(shown):
         sheet.paste(picture, (place % ACROSS * width, place // ACROSS * height))
     sheet.save(path)
