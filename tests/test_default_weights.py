@@ -23,7 +23,7 @@ def pipe():
 
 @pytest.fixture(scope="module")
 def estimator():
-    return AUEstimator.from_default().eval()
+    return AUEstimator.from_default(evaluation=True).eval()
 
 
 def faces(pipe, code, **options):

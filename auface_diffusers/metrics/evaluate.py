@@ -120,25 +120,9 @@ def evaluate(
     score = _score(faces, targets, setting)
     top = _score(ceiling, wanted(ceiling, setting), setting) if ceiling is not None else None
     usable = controls.same_columns(targets.states, setting.usable, setting.columns)
-    result: dict[str, Any] = {
-        "definition": DEFINITION,
-        "mode": "spec" if faces.texts is None else "text",
-        "world": setting.world,
-        "detectors": [dict(setting.detector) | {"au_gate": dict(setting.dropped)}],
-        "au_list": [name for name in setting.usable if name not in score.skipped],
-        "not_scored": [name for name in setting.columns if name in score.skipped],
-        "n_items": score.items,
-        "n_images": score.images,
-        "fail_rate": score.failed,
-        "aaad": score.aaad,
-        "ci": list(score.interval),
-        "skill": score.skill,
-        "chance": score.chance,
-        "detected_only": score.detected,
-        "auc": _mean(score.auc[_columns(setting, setting.usable)]),
-        "ceiling": None if top is None else top.aaad,
-        "rel": None if top is None else _mean(controls.relative(score.per_column, top.per_column)),
-        "shuffled": asdict(_shuffled(usable, faces, setting)),
+    result = {
+        **_headline(faces, score, top, setting),
+        "shuffled": asdict(controls.shuffled(usable, faces.mean, setting.permutations, setting.seed, setting.least)),
         "hard_shuffled": asdict(
             controls.hard_shuffled(usable, faces.mean, setting.permutations, setting.seed, setting.least)
         ),
@@ -192,8 +176,27 @@ def _score(faces: ScoredFaces, targets: Targets, setting: Setting, rows: np.ndar
     return metric.compute()
 
 
-def _shuffled(states: np.ndarray, faces: ScoredFaces, setting: Setting) -> controls.Control:
-    return controls.shuffled(states, faces.mean, setting.permutations, setting.seed, setting.least)
+def _headline(faces: ScoredFaces, score: AAADScore, top: AAADScore | None, setting: Setting) -> dict[str, Any]:
+    """What was measured, and the score with its references."""
+    return {
+        "definition": DEFINITION,
+        "mode": "spec" if faces.texts is None else "text",
+        "world": setting.world,
+        "detectors": [dict(setting.detector) | {"au_gate": dict(setting.dropped)}],
+        "au_list": [name for name in setting.usable if name not in score.skipped],
+        "not_scored": [name for name in setting.columns if name in score.skipped],
+        "n_items": score.items,
+        "n_images": score.images,
+        "fail_rate": score.failed,
+        "aaad": score.aaad,
+        "ci": list(score.interval),
+        "skill": score.skill,
+        "chance": score.chance,
+        "detected_only": score.detected,
+        "auc": _mean(score.auc[_columns(setting, setting.usable)]),
+        "ceiling": None if top is None else top.aaad,
+        "rel": None if top is None else _mean(controls.relative(score.per_column, top.per_column)),
+    }
 
 
 def _per_column(score: AAADScore, top: AAADScore | None, setting: Setting) -> list[dict[str, Any]]:
@@ -247,8 +250,10 @@ def _confusion(faces: ScoredFaces, targets: Targets, score: AAADScore, setting: 
     return {"units": [setting.columns[column] for column in chosen], "seen": [row.round(4).tolist() for row in values]}
 
 
-def _reliable(score: AAADScore, setting: Setting) -> dict[str, list[float]]:
+def _reliable(score: AAADScore | None, setting: Setting) -> dict[str, list[float]] | None:
     """Over all scored units together: probability said, and how often it is so; a bin each."""
+    if score is None:
+        return None
     chosen = [c for c in _columns(setting, setting.usable) if not np.isnan(score.per_column[c])]
     said, so, weight = (np.nan_to_num(part[chosen]) for part in score.reliability)
     total = weight.sum(0)

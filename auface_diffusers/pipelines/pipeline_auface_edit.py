@@ -103,12 +103,14 @@ class VQAUFaceEditPipeline(FacePipeline):
 
     @classmethod
     def from_default(cls, **kwargs: Any) -> "VQAUFaceEditPipeline":  # noqa: ANN401 - what diffusers takes
-        """Load the weights that come with the package, with the estimator that training may use.
+        """Load the weights that come with the package, with the estimator that training may use unless ``estimator``
+        names another, or None.
 
         Raises:
             FileNotFoundError: they are not there.
         """
-        kwargs.setdefault("estimator", AUEstimator.from_default())
+        if "estimator" not in kwargs:
+            kwargs["estimator"] = AUEstimator.from_default()
         return super().from_default(**kwargs)
 
     @classmethod

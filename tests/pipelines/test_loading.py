@@ -86,8 +86,7 @@ def test_default_weights(folder, pipe, monkeypatch, tmp_path):
         VQAUFacePipeline.from_default()
     monkeypatch.setattr(base, "DEFAULT_WEIGHTS", folder)
     assert torch.equal(drawn(VQAUFacePipeline.from_default()), drawn(pipe))
-    edit = VQAUFaceEditPipeline.from_default()
-    assert edit.estimator is None
+    assert VQAUFaceEditPipeline.from_default(estimator=None).estimator is None
     assert VQAUFacePipeline.from_default(torch_dtype=torch.bfloat16).dtype == torch.bfloat16
 
 

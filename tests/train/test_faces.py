@@ -33,9 +33,10 @@ def assert_same(one: FaceBatch, other: FaceBatch, rounding=0.0):
     for name, value in vars(one).items():
         if rounding and name == "parts":
             assert (value == other.parts).float().mean() > 0.999
+        elif rounding and name == "images":  # a pixel at an edge may fall to the other side
+            assert ((value - other.images).abs() <= rounding).float().mean() > 0.999
         elif isinstance(value, torch.Tensor):
-            loose = rounding if name == "images" else 0
-            torch.testing.assert_close(value, getattr(other, name), atol=loose, rtol=0, msg=name)
+            torch.testing.assert_close(value, getattr(other, name), atol=0, rtol=0, msg=name)
     assert one.labels == other.labels
 
 

@@ -22,6 +22,7 @@ from toy_stage import ToySource, ToyStage, run_toy, toy_config
 from auface_diffusers.facs import units
 from auface_diffusers.models.face_tokenizer import FaceTokenizer
 from train_lora.__main__ import COMMANDS, main
+from train_lora.ablate import AblateConfig
 from train_lora.config import ConfigError, load_config
 from train_lora.data.synth import SynthConfig
 from train_lora.export import ExportConfig
@@ -597,7 +598,7 @@ def test_tensorboard_has_each_step_once(tmp_path):
 
 KINDS = {"align": AlignConfig, "estimator": EstimatorConfig, "generator": GeneratorConfig}
 KINDS |= {"synth": SynthConfig, "tokenizer": TokenizerConfig, "faces": SynthConfig, "decoder": TokenizerConfig}
-KINDS |= {"report": ReportConfig, "export": ExportConfig}
+KINDS |= {"report": ReportConfig, "export": ExportConfig, "ablate": AblateConfig}
 TOMLS = [path for path in sorted(CONFIGS.rglob("*.toml")) if path.name != "aus.toml"]  # a table, no configuration
 
 

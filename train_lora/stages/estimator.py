@@ -35,8 +35,10 @@ from train_lora.stages.tokenizer import save_half
 
 MIN_EXAMPLES = 20
 """Fewer held-out positives or negatives than this give a channel no AUC (aaad.md §3)."""
-MIN_AUC = 0.75
-"""A channel that is told worse than this on held-out faces is not covered (aaad.md §5)."""
+MIN_AUC, MAX_ERROR = 0.75, 0.10
+"""A channel that is told worse than the one, or whose calibration is off by more than the other on held-out faces, or
+of which these have too few examples, is not covered (our definition of AAAD, v1, section 5).
+"""
 
 
 @dataclass(frozen=True)
@@ -180,22 +182,26 @@ class EstimatorStage:
         model.eval()
         logits, _, labels = self._read(model, self.config.calibration.open())
         areas = auc(logits, labels.present, labels.mask, MIN_EXAMPLES)
-        model.set_calibration(*fit_platt(logits, labels.present, labels.mask), covered=areas >= MIN_AUC)  # NaN is not
-        save_half(model, folder)
-        self._write_table(model, folder)
-
-    def _write_table(self, model: AUEstimator, folder: Path) -> None:
-        """``channels.csv``: how well each channel is read on held-out faces."""
+        scale, bias = fit_platt(logits, labels.present, labels.mask)
+        told = areas >= MIN_AUC  # NaN is not
         logits, read, labels = self._read(model, self.held_out)
-        probability = torch.sigmoid(logits * model.calibration_scale.cpu() + model.calibration_bias.cpu())
+        probability = torch.sigmoid(logits * scale + bias)
         areas = auc(logits, labels.present, labels.mask, MIN_EXAMPLES)
         errors = expected_calibration_error(probability, labels.present, labels.mask, n_min=MIN_EXAMPLES)
+        model.set_calibration(scale, bias, covered=told & (areas >= MIN_AUC) & (errors <= MAX_ERROR))
+        save_half(model, folder)
+        self._write_table(folder, model.covered.tolist(), read, labels, areas, errors)
+
+    def _write_table(
+        self, folder: Path, covered: list[bool], read: Tensor, labels: Labels, areas: Tensor, errors: Tensor
+    ) -> None:
+        """``channels.csv``: how well each channel is read on held-out faces."""
         lines = ["channel,positives,auc,ece,level_error,covered"]
         for column, name in enumerate(self.channels):
             there = labels.mask[:, column] & labels.present[:, column]
             off = float((read - labels.levels).abs()[labels.graded[:, column], column].mean())
             lines.append(
                 f"{name},{int(there.sum())},{float(areas[column]):.4f},{float(errors[column]):.4f},{off:.3f},"
-                f"{int(model.covered[column])}"
+                f"{int(covered[column])}"
             )
         (folder / "channels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")

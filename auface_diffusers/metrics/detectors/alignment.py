@@ -55,9 +55,7 @@ def crop(image: Image.Image, to_picture: np.ndarray, side: int = SIDE) -> Image.
     shrink = max(1, int(np.hypot(*to_picture[:, 0])))  # large faces are shrunk first, or the crop would flicker
     small = image.convert("RGB").reduce(shrink)
     values = (to_picture / shrink).ravel().tolist()
-    return small.transform(
-        (side, side), Image.Transform.AFFINE, values, Image.Resampling.BICUBIC, fillcolor=OUTSIDE
-    )
+    return small.transform((side, side), Image.Transform.AFFINE, values, Image.Resampling.BICUBIC, fillcolor=OUTSIDE)
 
 
 def back(points: np.ndarray, to_picture: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from PIL import Image
 from auface_diffusers.metrics.detectors.base import Detections, DetectorError
 from auface_diffusers.metrics.detectors.finder import FaceFinder, crops
 from auface_diffusers.metrics.detectors.foreign import rgb, unseen
-from auface_diffusers.models.au_estimator import AUEstimator
+from auface_diffusers.models.au_estimator import MIN_SIDE, AUEstimator
 from auface_diffusers.models.point_head import POINTS
 
 BATCH = 32
@@ -75,8 +75,11 @@ class AUFaceDetector:
         seen = unseen(len(images), self.columns, points=POINTS, graded=True)
         for begin in range(0, len(images), BATCH):
             some = crops(images[begin : begin + BATCH], self.finder)
-            seen.faces[begin : begin + BATCH] = [one.faces for one in some]
-            ready = {begin + row: one.image for row, one in enumerate(some) if one.image is not None}
+            ready = {}
+            for row, one in enumerate(some, begin):
+                if one.image is not None and min(one.image.size) >= MIN_SIDE:  # a smaller one shows no face
+                    ready[row] = one.image
+                seen.faces[row] = one.faces if one.image is None or row in ready else 0
             for rows in _together(ready):
                 self._read(seen, rows, [ready[row] for row in rows])
             assert seen.landmarks is not None

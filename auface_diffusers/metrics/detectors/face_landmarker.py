@@ -1,15 +1,16 @@
 """MediaPipe's Face Landmarker: the faces of a picture, 478 points of each, and 52 blendshapes.
 
 Checked against mediapipe 1.2.3 and 0.10.14 with the model itself: both give the same 478 points, and 52 blendshapes by
-name, in [0, 1]. The model shrinks a picture to 128 pixels to find its faces, and so overlooks heads below about a fifth
-of the longer side; only if it finds none, we show it parts of the picture. Heads on their side or upside down are
-mostly overlooked as well.
+name, in [0, 1]. The model shrinks a picture to 128 pixels to find its faces, and so overlooks heads below about a
+fifth of the longer side; only if it finds none, we show it parts of the picture. Heads upside down are mostly
+overlooked as well. Its points differ from run to run by some thousandths of a pixel.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,6 +78,7 @@ class FaceLandmarker:
             raise DetectorError(
                 f"detector {detector}: {self.task} is no Face Landmarker ({error}); {SOURCE}"
             ) from error
+        weakref.finalize(self, self._model.close)  # at the latest at exit, before MediaPipe's own parts are gone
 
     def __call__(self, image: Image.Image) -> list[LandmarkedFace]:
         """The faces of one picture, at most `MOST`."""

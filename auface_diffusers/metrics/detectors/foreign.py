@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -42,6 +43,17 @@ def weights(path: Path, detector: str, source: str) -> Path:
     if not path.is_file():
         raise DetectorError(f"detector {detector}: {path} is missing; {source}")
     return path
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """A TOML or JSON file. Raises `ValueError` if it is damaged, `OSError` if it cannot be read."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    text = path.read_text(encoding="utf-8")
+    table: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    return table
 
 
 def digest(files: Iterable[Path], *words: str) -> str:
