@@ -108,9 +108,10 @@ def embedded(*, evaluation: bool) -> AUEstimator:
         DetectorError: it is missing.
     """
     try:
-        return AUEstimator.from_default(evaluation=evaluation)
+        loaded: AUEstimator = AUEstimator.from_default(evaluation=evaluation)
     except FileNotFoundError as error:
         raise DetectorError(f"detector auface: {error}") from error
+    return loaded
 
 
 def _together(images: dict[int, Image.Image]) -> Iterator[list[int]]:

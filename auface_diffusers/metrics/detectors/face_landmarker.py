@@ -3,7 +3,7 @@
 Checked against mediapipe 1.2.3 and 0.10.14 with the model itself: both give the same 478 points, and 52 blendshapes by
 name, in [0, 1]. The model shrinks a picture to 128 pixels to find its faces, and so overlooks heads below about a
 fifth of the longer side; only if it finds none, we show it parts of the picture. Heads upside down are mostly
-overlooked as well. Its points differ from run to run by some thousandths of a pixel.
+overlooked as well. Its points differ a little from run to run.
 """
 
 from __future__ import annotations

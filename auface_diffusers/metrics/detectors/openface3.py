@@ -55,7 +55,9 @@ class OpenFace3Detector:
         model_module = package("openface.multitask_model", self.name, INSTALL)
         files = [weights(Path(weights_folder, name), self.name, SOURCE) for name in (FACES, UNITS)]
 
-        class Finder(finder_module.FaceDetector):  # type: ignore[misc, name-defined] # a class of another package
+        class Finder(finder_module.FaceDetector):  # type: ignore[name-defined] # a class of another package
+            cfg: dict[str, Any]
+
             def _load_retinaface_model(self, model_path: str) -> Any:  # noqa: ANN401 - its network
                 # the backbone's own weights, sought in ./weights, would be overwritten by those of the whole
                 self.cfg = {**self.cfg, "pretrain": False}
@@ -86,7 +88,7 @@ class OpenFace3Detector:
         if tuple(output.shape) != (1, len(self.columns)):
             raise DetectorError(f"detector openface3: {tuple(output.shape)} values, {len(self.columns)} are expected")
         values: np.ndarray = output[0].double().cpu().numpy()
-        return np.clip(values, 0, 1)  # a cosine is above 1 by rounding
+        return np.asarray(np.clip(values, 0, 1))  # a cosine is above 1 by rounding
 
 
 def _cut(pixels: np.ndarray, box: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ are named are those that are covered.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ CHOICES = {
     "activation": ("sigmoid", "none"),
     "output": ("presence", "level"),
 }
+KINDS: dict[type, str] = {str: "a text", tuple: "a list", int: "a whole number", bool: "true or false"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,10 @@ class ModelFile:
     licence: str = ""
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            kind = str if field.default is MISSING else type(field.default)
+            if type(getattr(self, field.name)) is not kind:
+                raise ValueError(f"{field.name} {getattr(self, field.name)!r}: {KINDS[kind]} is needed")
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} {getattr(self, name)!r}: one of {', '.join(allowed)}")
@@ -83,7 +88,8 @@ class ModelFile:
             known = {field.name for field in fields(cls)}
             if wrong := sorted(set(given) - known):
                 raise ValueError(f"unknown: {', '.join(wrong)}; known: {', '.join(sorted(known))}")
-            return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+            values: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in given.items()}
+            return cls(**values)
         except (OSError, ValueError, TypeError) as error:
             raise DetectorError(f"detector file {path}: {error}") from error
 
