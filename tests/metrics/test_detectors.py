@@ -394,6 +394,9 @@ def test_the_hash_follows_the_weights_and_the_file(classifier, tmp_path):
         ({"activation": "softmax"}, "one of sigmoid, none"),
         ({"std": [1, 1, 0]}, "std > 0"),
         ({"sides": 2}, "unknown: sides"),
+        ({"calibrated": "yes"}, "calibrated 'yes': true or false"),
+        ({"image_size": 4.5}, "image_size 4.5: a whole number"),
+        ({"columns": "12"}, "a list"),
         ({"folder": "elsewhere", "licence": "CC BY-NC 4.0"}, "elsewhere is missing.*CC BY-NC"),
     ],
 )

@@ -1,8 +1,8 @@
 """Adapters of other people's tools: order and scale, what is missing, and pictures with no face, one, and two.
 
-The stand-ins give what the real packages give: names, shapes and ranges were compared with py-feat 2.1.5, libreface 0.2.0,
-openface-test 0.1.26 and mediapipe 1.2.3. A picture's brightness says how many faces they find in it. Where a package is
-installed, the real one is used as well.
+The stand-ins give what the real packages give: names, shapes and ranges were compared with py-feat 2.1.5, libreface
+0.2.0, openface-test 0.1.26 and mediapipe 1.2.3. A picture's brightness says how many faces they find in it. Where a
+package is installed, the real one is used as well.
 """
 
 import inspect
