@@ -149,8 +149,14 @@ class AAAD:
                 f"found {there.shape}, {len(names)} clusters and columns of {len(wanted.columns)} do not fit presence "
                 f"{values.shape} of {len(self.columns)} columns"
             )
-        _check_range(values, wanted.states, there, "presence", 1.0)
         states = np.where(self._blind(), MASKED, wanted.states).astype(np.int8)
+        _check_range(values, states >= 0, there, "presence", 1.0)
+        asked = np.where(states == MASKED, np.nan, wanted.levels)
+        if level is not None:
+            read = self._checked(level, len(wanted), "level", 5.0)
+            if read.shape != values.shape:
+                raise MetricError(f"level {read.shape} does not fit presence {values.shape}: give one for each image")
+            _check_range(read, ~np.isnan(asked), there, "level", 5.0)
         each = np.where(there[..., None], overlap(states[:, None], np.nan_to_num(values)), 0.0)
         self.sums += tally(states, each.mean(1), cluster_weights(names, self.resamplings, self.seed))
         any_found = there.any(1)
@@ -161,10 +167,8 @@ class AAAD:
             rows = there[:, image]
             self.histogram += Histogram.of(states[rows], values[rows, image])
             if level is not None:
-                read = self._checked(level, len(wanted), "level", 5.0)[rows, image]
-                asked = np.where(states[rows] == MASKED, np.nan, wanted.levels[rows])
-                overlaps = level_overlap(asked, point_distribution(read))
-                self.levels += level_tally(asked, read, overlaps)
+                overlaps = level_overlap(asked[rows], point_distribution(read[rows, image]))
+                self.levels += level_tally(asked[rows], read[rows, image], overlaps)
         self.counts += [len(wanted), there.size, (~there).sum()]
 
     def targets(self, scores: Sequence[AUSet | str]) -> Targets:
@@ -278,7 +282,7 @@ def aaad(
 
 def _array(values: Array) -> np.ndarray:
     if isinstance(values, Tensor):
-        values = values.detach().float().cpu().numpy()
+        values = values.detach().cpu().double().numpy()
     return np.asarray(values)
 
 
@@ -286,9 +290,9 @@ def _two(values: np.ndarray) -> np.ndarray:
     return values[:, None] if values.ndim == 1 else values
 
 
-def _check_range(values: np.ndarray, states: np.ndarray, there: np.ndarray, name: str, top: float) -> None:
-    """Whatever counts has to be a number in 0..top."""
-    counted = np.broadcast_to((states >= 0)[:, None], values.shape) & there[..., None]
+def _check_range(values: np.ndarray, counts: np.ndarray, there: np.ndarray, name: str, top: float) -> None:
+    """Whatever counts, (N, C) bool, in an image that is there has to be a number in 0..top."""
+    counted = np.broadcast_to(counts[:, None], values.shape) & there[..., None]
     wrong = counted & ~((values >= 0) & (values <= top))  # also catches NaN
     if wrong.any():
         row, image, column = (int(where[0]) for where in np.nonzero(wrong))

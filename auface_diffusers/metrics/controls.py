@@ -108,15 +108,17 @@ def leakage(
     """How much likelier units that nobody asked for are than on neutral faces, (C,): a difference of mean presence.
 
     Args:
-        states: (N, C); what is off or not spoken of counts. presence: (N, C). neutral: (M, C), of neutral faces.
+        states: (N, C); what is off or not spoken of counts. presence: (N, C), NaN is no face and does not count.
+        neutral: (M, C), of neutral faces.
         columns: C names. excused: names of each item that look like what it asks for, see `targets.implied`.
 
     Returns:
         (C,) in -1..1; NaN where nothing counts.
     """
-    counted = (states == OFF) | (states == UNSPECIFIED)
+    counted = ((states == OFF) | (states == UNSPECIFIED)) & ~np.isnan(presence)
     for row, names in enumerate(excused or ()):
-        counted[row] &= ~np.isin(columns, list(names))
+        bare = (name.lstrip("LR").split(":")[0] for name in names)  # for detectors without sides
+        counted[row] &= ~np.isin(columns, [*names, *bare])
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(counted, np.nan_to_num(presence), 0).sum(0) / counted.sum(0)
     return np.asarray(mean - np.nanmean(neutral, 0))

@@ -112,5 +112,5 @@ def cluster_weights(clusters: Sequence[Hashable], resamplings: int, seed: int = 
             digest = hashlib.blake2b(f"{seed} {key}".encode(), digest_size=16).digest()
             generator = np.random.Generator(np.random.Philox(key=np.frombuffer(digest, dtype=np.uint64)))
             drawn[key] = generator.poisson(1.0, resamplings)
-    rows = np.stack([drawn[repr(name)] for name in clusters], 1) if clusters else np.zeros((resamplings, 0))
+    rows = np.stack([drawn[repr(name)] for name in clusters], 1) if len(clusters) else np.zeros((resamplings, 0))
     return np.concatenate([np.ones((1, len(clusters))), rows])

@@ -132,6 +132,8 @@ def _state(levels: Sequence[float]) -> int:
 def _hidden(done: Resolution) -> set[str]:
     """Channels that a face cannot show beside the rest of its score."""
     found: set[str] = set()
+    for code in done.raw.codes:  # a visibility code hides what it does not drop as well
+        found.update(*map(_region, units[code].hides))
     for hit in done.trace:
         if hit.action == "hidden" or (hit.rule.rule_class == "C" and hit.action == "dropped"):
             found |= {channel_name(code, part) for code, part in hit.dropped_keys}
@@ -148,8 +150,8 @@ def _region(name: str) -> frozenset[str]:
     """Channels of a region of the face, or of its "left side" or "right side"."""
     if name in ("left side", "right side"):
         return frozenset(channel for channel in units.channels if channel[0] == name[0].upper())
-    codes = [unit.code for unit in units.values() if unit.region == name]
-    return frozenset(channel for code in codes for channel in _parts(code) if channel in units.channels)
+    codes = {unit.code for unit in units.values() if unit.region == name}
+    return frozenset(channel for channel in units.channels if channel.lstrip("LR").split(":")[0] in codes)
 
 
 def _names(given: Iterable[str]) -> set[str]:

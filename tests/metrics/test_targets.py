@@ -32,7 +32,7 @@ def asked(text, *columns, **options):
         ("28C:B", ("28:T", "28:B", "28"), ["off", "on", "masked"]),
         ("0", ("L12", "17"), ["off", "off"]),
         ("24C+25D", ("24:T", "25"), ["off", "on"]),
-        ("73+12C", ("L12", "L1"), ["masked", "off"]),
+        ("73+12C", ("L12", "L1"), ["masked", "masked"]),
         ("43E+61C", ("61", "L43"), ["masked", "on"]),
         ("53D+12C", ("L1", "L5", "L12", "53"), ["masked", "masked", "on", "on"]),
         ("51E+12C", ("L12", "R12"), ["masked", "on"]),
