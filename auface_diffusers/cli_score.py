@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from auface_diffusers.cli_models import load_pipeline, model_hash, plain_errors
 
@@ -25,7 +25,9 @@ def add_parsers(commands: Any) -> None:  # noqa: ANN401 - argparse's class for t
     score.add_argument("--text", help="the text that all pictures are asked for")
     score.add_argument("--manifest", type=Path, metavar="M.jsonl", help="a JSON line a picture: image, aus or text")
     score.add_argument(
-        "--world", choices=("closed", "open"), default="closed", help="open: unnamed units do not count"
+        "--world",
+        choices=("closed", "open"),
+        help="open: unnamed units do not count (the default for texts)",
     )
     _add_detector(score)
     score.add_argument("-o", "--output", type=Path, metavar="OUT.json", help="write the whole report")
@@ -37,6 +39,7 @@ def add_parsers(commands: Any) -> None:  # noqa: ANN401 - argparse's class for t
     evaluate.add_argument("--images", type=int, default=0, help="of each score (default: as many as the suite has)")
     evaluate.add_argument("--steps", type=int, help="calls of the transformer (default: the model's)")
     evaluate.add_argument("--guidance", type=float, help="how much the score counts (default: the model's)")
+    evaluate.add_argument("--gate", type=int, default=4, help="people who show that units can be read (0: nobody)")
     evaluate.add_argument("--no-ceiling", action="store_true", help="leave out the same scores as exact renders")
     evaluate.add_argument("--attention", default="auto", help="auto, native, xformers, ...")
     _add_detector(evaluate)
@@ -73,7 +76,11 @@ def score_command(arguments: argparse.Namespace) -> dict[str, Any]:
     detector = _detector(arguments)
     with plain_errors():
         scored = score_files(
-            asked, detector, world=arguments.world, least=arguments.least, resamplings=arguments.resamplings
+            asked,
+            detector,
+            world=arguments.world or _world(asked),
+            least=arguments.least,
+            resamplings=arguments.resamplings,
         )
     if arguments.output:
         _write_json(arguments.output, {"faces": scored.rows, **scored.report})
@@ -106,6 +113,7 @@ def evaluate_command(arguments: argparse.Namespace) -> dict[str, Any]:
         guidance=arguments.guidance,
         images=arguments.images,
         ceiling=not arguments.no_ceiling,
+        gate=arguments.gate,
         resamplings=arguments.resamplings,
         least=arguments.least,
     )
@@ -133,6 +141,11 @@ def compare_command(arguments: argparse.Namespace) -> dict[str, Any]:
     rows = [("all", _signed(one.difference), _span(one.interval), _number(one.p))]
     rows += [(name, _signed(d), _span(ci), _number(p)) for name, d, ci, p in units[:SHOWN_UNITS]]
     return {"outputs": [], "comparison": done, "tables": [(("unit", "first - second", "95 %", "p (Holm)"), rows)]}
+
+
+def _world(asked: Sequence[Any]) -> Literal["closed", "open"]:
+    """Who writes a text does not name all that is absent; a score does."""
+    return "open" if any(one.text is not None for one in asked) else "closed"
 
 
 def _detector(arguments: argparse.Namespace) -> Any:  # noqa: ANN401 - an AUDetector

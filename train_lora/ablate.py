@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from auface_diffusers.facs import units
-from auface_diffusers.metrics.tally import macro, overlap, per_column, tally
-from auface_diffusers.metrics.targets import MASKED
 from auface_diffusers.models.au_estimator import AUEstimator
 from auface_diffusers.models.face_transformer import FaceTransformer
 from train_lora.config import load_config
 from train_lora.data.faces import FacesConfig
-from train_lora.data.labels import clear
 from train_lora.loop import train
+from train_lora.read_out import skin_aaad
 from train_lora.stages.generator import GeneratorConfig, GeneratorStage
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -85,27 +81,18 @@ def ablate(config: AblateConfig) -> dict[str, Any]:
 def measure(
     stage: GeneratorStage, model: FaceTransformer, estimator: AUEstimator, least: int
 ) -> dict[str, float | None]:
-    """Balanced alignment of faces that ``model`` draws of the stage's held-out conditions, by `GROUPS`."""
+    """AAAD of faces that ``model`` draws of the stage's held-out conditions, by `GROUPS`."""
     seen, levels, kinds = [], [], []
     for batch in _batches(stage):
         seen.append(estimator(stage.draw(model, batch).float().cpu().clamp(0, 1)).presence)
         levels.append(batch.levels)
         kinds += [label["kind"] for label in batch.labels]
-    on, counts = clear(torch.cat(levels))
-    states = torch.where(counts & estimator.covered & skin_channels(), on.int(), MASKED).numpy()
-    overlaps = overlap(states, torch.cat(seen).numpy())
     found = {}
     for group, members in GROUPS.items():
-        rows = np.array([not members or kind in members for kind in kinds])
-        value = float(macro(per_column(tally(states[rows], overlaps[rows]), least))[0])
-        found[group] = None if np.isnan(value) else value
+        rows = torch.tensor([not members or kind in members for kind in kinds])
+        value = skin_aaad(torch.cat(seen)[rows], torch.cat(levels)[rows], estimator.covered, least)
+        found[group] = None if math.isnan(value) else value
     return found
-
-
-def skin_channels() -> Tensor:
-    """(C,) bool: the channels that skin shows, without head and gaze."""
-    codes = [name.split(":")[0].lstrip("LR") for name in units.channels]
-    return torch.tensor([units[code].kind.startswith("action") for code in codes])
 
 
 def _batches(stage: GeneratorStage) -> Iterator[Any]:

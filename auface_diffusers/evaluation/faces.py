@@ -15,7 +15,7 @@ from auface_diffusers.anatomy import Appearance, Camera, HeadModel, render, samp
 from auface_diffusers.facs import AUSet, resolve, units
 from auface_diffusers.facs.units import ActionUnit, channel_name
 from auface_diffusers.metrics.detectors import AUDetector
-from auface_diffusers.metrics.levels import spearman
+from auface_diffusers.metrics.levels import LEVELS, spearman
 from auface_diffusers.metrics.suite import SuiteItem
 from auface_diffusers.pipelines.output import to_output_type
 
@@ -86,7 +86,7 @@ def dose_gate(detector: AUDetector, camera: Camera, people: int) -> dict[str, st
     """
     if not people:
         return {}
-    who = [GATE_PERSON + number for number in range(people)]
+    who = [GATE_PERSON + number for number in range(people)] * LEVELS
     looks = [sample_appearances([one], one, 1)[0] for one in who]
     dropped = {}
     for unit in units.values():
@@ -95,12 +95,13 @@ def dose_gate(detector: AUDetector, camera: Camera, people: int) -> dict[str, st
             continue
         sides = "LR" if unit.one_sided else ("",)
         for side in sides:
-            scores = [AUSet({f"{side}{unit.code}": level} if level else {}) for level in range(6)]
-            seen = [detector(pictures(_render([one] * people, who, looks, camera))).presence.mean(0) for one in scores]
+            scores = [AUSet({f"{side}{unit.code}": level}) for level in range(LEVELS) for _ in range(people)]
+            faces = pictures(_render(scores, who, looks, camera))
+            seen = detector(faces).presence.reshape(LEVELS, people, -1).mean(1)
             for name in own:
                 if not side or name.startswith(side):
                     column = list(detector.columns).index(name)
-                    rho = spearman(np.arange(6.0)[:, None], np.array(seen)[:, [column]], least=2)[0]
+                    rho = spearman(np.arange(float(LEVELS))[:, None], seen[:, [column]], least=2)[0]
                     if not rho >= GATE_RHO:  # NaN, nothing varies, is not
                         dropped[name] = f"presence does not rise with the level on renders (rho {rho:.2f})"
     return dropped

@@ -13,10 +13,11 @@ from PIL import Image
 
 from auface_diffusers.face_file import open_image, read_face
 from auface_diffusers.facs import AUSet, read_text
+from auface_diffusers.facs.units import channel_name
 from auface_diffusers.metrics.detectors import AUDetector, Detections
 from auface_diffusers.metrics.evaluate import ScoredFaces, Setting, evaluate
 from auface_diffusers.metrics.tally import overlap
-from auface_diffusers.metrics.targets import OFF, ON, World, spec_targets
+from auface_diffusers.metrics.targets import MASKED, OFF, ON, World, spec_targets
 from auface_diffusers.pictures import plain_rgb
 
 BATCH = 32
@@ -246,13 +247,13 @@ def _row(one: Entry, seen: Look, setting: Setting) -> dict[str, Any]:
         covered=setting.coverage,
     )
     states = targets.states[0]
-    row["not_judged"] = [name for name, state in zip(setting.columns, states, strict=True) if state == -2]
-    row["not_judged"] = [name for name in row["not_judged"] if name in _named(one.aus)]
+    masked = [name for name, state in zip(setting.columns, states, strict=True) if state == MASKED]
+    row["not_judged"] = [name for name in masked if name in _named(one.aus)]
     if seen.presence is None:
         return row | {"units": {}, "besides": {}, "fit": 0.0}
     p = dict(zip(setting.columns, (float(x) for x in seen.presence), strict=True))
     asked = [name for name, state in zip(setting.columns, states, strict=True) if state == ON]
-    others = [name for name, state in zip(setting.columns, states, strict=True) if state == OFF]
+    others = [name for name in setting.coverage if name not in {*asked, *row["not_judged"]}]
     overlaps = overlap(states, seen.presence)
     halves = [float(overlaps[states == kind].mean()) for kind in (ON, OFF) if (states == kind).any()]
     return row | {
@@ -264,6 +265,4 @@ def _row(one: Entry, seen: Look, setting: Setting) -> dict[str, Any]:
 
 def _named(score: AUSet) -> set[str]:
     """Channels and codes that a score names."""
-    from auface_diffusers.facs.units import channel_name
-
     return {channel_name(code, part) for code, part in score.parts} | set(score.codes)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from auface_diffusers.facs import AUSet, units
-from auface_diffusers.metrics.histogram import Histogram, area_under_curve, reliability
+from auface_diffusers.metrics.histogram import Histogram, area_under_curve, calibration_error, reliability
 from auface_diffusers.metrics.levels import LevelTally, level_overlap, level_tally, point_distribution
 from auface_diffusers.metrics.levels import per_column as level_per_column
 from auface_diffusers.metrics.tally import LEAST, Tally, cluster_weights, interval, macro, overlap, per_column, tally
@@ -40,7 +40,8 @@ class AAADScore:
         aaad: mean of ``per_column``, in [0, 1]; 0.5 is chance. interval: 95 %, from the cluster bootstrap.
         skill: 2 aaad - 1, in [-1, 1]: mean p where asked minus mean p where not; 0 is chance.
         columns: names. per_column, intervals: (C,) and (C, 2).
-        on_count, off_count: (C,) items. auc: (C,) area under the ROC curve, which no calibration changes.
+        on_count, off_count: (C,) items. auc: (C,) area under the ROC curve, which no calibration changes. ece: (C,)
+            calibration error at equal priors; it says something of the detector where what was asked for is there.
         reliability: (3, C, bins), mean probability, share of images with the unit, and weight, at equal priors.
         level, level_means: (C,) alignment of levels, and (C, 6) mean level read for each asked for.
         items, images: counts. failed: share of images without one face. detected: AAAD without those.
@@ -56,6 +57,7 @@ class AAADScore:
     on_count: np.ndarray
     off_count: np.ndarray
     auc: np.ndarray
+    ece: np.ndarray
     reliability: np.ndarray
     level: np.ndarray
     level_means: np.ndarray
@@ -194,6 +196,7 @@ class AAAD:
             on_count=self.sums.on_count[0],
             off_count=self.sums.off_count[0],
             auc=area_under_curve(self.histogram, self.least),
+            ece=calibration_error(self.histogram, least=self.least),
             reliability=np.stack(reliability(self.histogram)),
             level=level_per_column(self.levels, self.least),
             level_means=self.levels.means,

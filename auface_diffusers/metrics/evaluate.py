@@ -16,6 +16,7 @@ from auface_diffusers.facs import AUSet, resolve
 from auface_diffusers.metrics import conflicts, controls
 from auface_diffusers.metrics.aaad import AAAD, DEFINITION, AAADScore, MetricError
 from auface_diffusers.metrics.levels import spearman
+from auface_diffusers.metrics.tally import cluster_weights, interval, macro, overlap, per_column, tally
 from auface_diffusers.metrics.targets import (
     ON,
     Reading,
@@ -62,10 +63,14 @@ class ScoredFaces:
 
     @property
     def mean(self) -> np.ndarray:
-        """(N, C): presence averaged over the images with a face; NaN without any."""
+        """(N, C): `average` of the presence."""
+        return self.average(self.presence)
+
+    def average(self, values: np.ndarray) -> np.ndarray:
+        """(N, C) of values (N, K, C): their mean over the images with a face; NaN without any."""
         there = self.found[..., None]
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(np.where(there, np.nan_to_num(self.presence), 0).sum(1) / there.sum(1))
+            return np.asarray(np.where(there, np.nan_to_num(values), 0).sum(1) / there.sum(1))
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,8 @@ class Setting:
 
     Attributes:
         columns, coverage: of the detector. dropped: columns that a gate keeps out of the headline, and why.
-        world: closed or open; texts are read open. least: items of either polarity that a column needs.
+        world: closed or open; open is for texts of other people, who do not name all that is absent.
+        least: items of either polarity that a column needs.
         resamplings, permutations, seed: of intervals and controls. detector: what is said of it in the result.
     """
 
@@ -216,6 +222,7 @@ def _per_column(score: AAADScore, top: AAADScore | None, setting: Setting) -> li
                 "aaad": score.per_column[column],
                 "ci": list(score.intervals[column]),
                 "auc": score.auc[column],
+                "ece": None if top is None else top.ece[column],
                 "ceiling": None if top is None else top.per_column[column],
                 "status": status,
             }
@@ -227,9 +234,7 @@ def _levels(faces: ScoredFaces, targets: Targets, score: AAADScore, setting: Set
     """Alignment of levels, rank correlation of what was asked and read, and means by level."""
     if faces.level is None:
         return None
-    read = np.where(faces.found[..., None], np.nan_to_num(faces.level), np.nan)
-    with np.errstate(invalid="ignore"):
-        mean = np.nanmean(read, 1) if faces.found.any() else read[:, 0]
+    mean = faces.average(faces.level)
     asked = np.where(np.isin(setting.columns, setting.usable), targets.levels, np.nan)
     ranks = spearman(asked, mean, setting.least)
     return {
@@ -314,8 +319,6 @@ def _paired_difference(
     faces: ScoredFaces, targets: Targets, pairs: tuple[np.ndarray, np.ndarray], setting: Setting
 ) -> list[float | None]:
     """95 % interval of the matched conflicts' score minus their controls': pairs are resampled whole."""
-    from auface_diffusers.metrics.tally import cluster_weights, interval, macro, overlap, per_column, tally
-
     weights = cluster_weights(range(len(pairs[0])), setting.resamplings, setting.seed)
     values = []
     for rows in pairs:

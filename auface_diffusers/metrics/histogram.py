@@ -29,7 +29,7 @@ class Histogram:
     def of(cls, states: np.ndarray, presence: np.ndarray) -> Histogram:
         """Of states and probabilities (N, C)."""
         made = cls.empty(states.shape[1])
-        places = np.clip(np.nan_to_num(presence) * BINS, 0, BINS - 1).astype(np.int64)
+        places = np.clip(np.nan_to_num(presence, posinf=0, neginf=0) * BINS, 0, BINS - 1).astype(np.int64)
         for counts, polarity in ((made.on, ON), (made.off, OFF)):
             rows, columns = np.nonzero(states == polarity)
             np.add.at(counts, (columns, places[rows, columns]), 1)

@@ -98,7 +98,7 @@ def level_tally(asked: np.ndarray, read: np.ndarray, overlaps: np.ndarray) -> Le
     for level in range(LEVELS):
         at = place == level
         found.overlap_sum[:, level] = np.where(at, np.round(np.nan_to_num(overlaps) * GRAIN), 0).sum(0) / GRAIN
-        found.read_sum[:, level] = np.where(at, np.round(np.nan_to_num(read) * GRAIN), 0).sum(0) / GRAIN
+        found.read_sum[:, level] = np.round(np.where(at, read, 0) * GRAIN).sum(0) / GRAIN
         found.count[:, level] = at.sum(0)
     return found
 

@@ -294,6 +294,11 @@ def test_score_on_the_command_line(faces, weights, tmp_path, capsys):
     assert main(["score", *files, *detector, "--least", "2", "--resamplings", "20", "-o", str(out), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["report"]["aaad"] == json.loads(out.read_text())["aaad"]
+    worlds = []
+    for more in ([], ["--world", "closed"]):
+        assert main(["score", files[0], "--text", describe("12D").text, *detector, *more, "--json"]) == 0
+        worlds.append(json.loads(capsys.readouterr().out)["report"]["world"])
+    assert worlds == ["open", "closed"]
     assert main(["score", files[0], "--aus", "12D", *detector]) == 0
     shown = capsys.readouterr().out
     assert "12D" in shown
@@ -305,8 +310,11 @@ def test_score_on_the_command_line(faces, weights, tmp_path, capsys):
 def test_evaluate_and_compare_on_the_command_line(weights, suite_file, tmp_path, capsys):
     call = ["evaluate", str(weights / "default"), "--suite", str(suite_file), "--least", "2", "--resamplings", "20"]
     call += ["--detector", str(weights / "evaluation_estimator")]
-    for name, steps in (("a", "1"), ("b", "2")):
-        assert main([*call, "--steps", steps, "-o", str(tmp_path / name)]) == 0
+    for name, steps, gate in (("a", "1", "0"), ("b", "2", "1")):
+        assert main([*call, "--steps", steps, "--gate", gate, "-o", str(tmp_path / name)]) == 0
+    gates = [json.loads((tmp_path / name / "report.json").read_text())["detectors"][0]["au_gate"] for name in "ab"]
+    assert not gates[0]
+    assert any("presence does not rise with the level" in why for why in gates[1].values()), "weights are random"
     page = (tmp_path / "a" / "report.html").read_text()
     assert page.count("data:image/png;base64") == 5, "three plots and two sheets are inside"
     assert "AAAD" in capsys.readouterr().out

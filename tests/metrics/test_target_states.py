@@ -140,6 +140,12 @@ def test_units_of_a_score_that_a_visibility_code_hides_are_masked(code, hidden, 
     assert {name for name, state in zip(named, states, strict=True) if state == "masked"} == hidden
 
 
+@pytest.mark.parametrize("code", [unit.code for unit in units.values() if unit.kind == "visibility"])
+def test_what_a_visibility_code_hides_is_masked_though_nobody_named_it(code):
+    for world in ("closed", "open"):
+        assert regions(code, "masked", world=world) == set(units[code].hides)
+
+
 @pytest.mark.parametrize("reading", ["raw", "resolved"])
 @pytest.mark.parametrize("extra", ["", "+1C+43C+12C+17C+26C+9C+61C"])
 @pytest.mark.parametrize(("code", "hidden"), [("53D", {"brow", "eye"}), ("54D", {"mouth", "chin"})])

@@ -33,10 +33,9 @@ def assert_same(one: FaceBatch, other: FaceBatch, rounding=0.0):
     for name, value in vars(one).items():
         if rounding and name == "parts":
             assert (value == other.parts).float().mean() > 0.999
-        elif rounding and name == "images":  # a pixel at an edge may fall to the other side
-            assert ((value - other.images).abs() <= rounding).float().mean() > 0.999
         elif isinstance(value, torch.Tensor):
-            torch.testing.assert_close(value, getattr(other, name), atol=0, rtol=0, msg=name)
+            loose = rounding if name == "images" else 0
+            torch.testing.assert_close(value, getattr(other, name), atol=loose, rtol=0, msg=name)
     assert one.labels == other.labels
 
 
@@ -62,7 +61,8 @@ def test_configuration_opens_either(faces):
     made = FacesConfig(faces=32, size=64, people=50).open()
     assert isinstance(shards, ShardSource)
     assert isinstance(made, RenderSource)
-    assert_same(shards.__getitems__([4]), made.__getitems__([4]), rounding=4 / 255)
+    eight = list(range(8))  # drawn beside the same ones as in the shard
+    assert_same(shards.__getitems__(eight), made.__getitems__(eight))
     assert len(FacesConfig(shards=faces.out, faces=5).open()) == 5
     other = FacesConfig(faces=32, size=64, people=50, seed=1).open()
     assert not torch.equal(other.__getitems__([4]).images, made.__getitems__([4]).images)

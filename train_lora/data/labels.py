@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from auface_diffusers.facs import units
 from auface_diffusers.facs.levels import MAX_LEVEL
+from auface_diffusers.metrics.targets import MASKED, TRACE
 
-DOUBT = (0.5, 1.5)
-"""A unit is there from the upper level on, and absent up to the lower one. Between them lies the trace, A, which is no
-clear yes or no in a picture (our choice; DISFA's labels are made binary at B, too): no head is ever quite straight.
-"""
 CLOSED = 4.0
 """From this level on a lid hides the eye: nothing of the iris is left to see."""
 LIDS = ("43", "45", "46")
@@ -41,10 +39,17 @@ class Labels(NamedTuple):
     mask: Tensor
     graded: Tensor
 
+    def states(self) -> np.ndarray:
+        """(B, C) int8 of ON, OFF and MASKED, as `auface_diffusers.metrics` takes them."""
+        return torch.where(self.mask, self.present.int(), MASKED).numpy().astype(np.int8)
+
 
 def clear(levels: Tensor) -> tuple[Tensor, Tensor]:
-    """Of levels in 0..5: which units are there, and which are clearly there or clearly not; bool, same shape."""
-    return levels >= DOUBT[1], (levels <= DOUBT[0]) | (levels >= DOUBT[1])
+    """Of levels in 0..5: which units are there, and which are clearly there or clearly not; bool, same shape.
+
+    A trace is neither, as in AAAD: no head is ever quite straight.
+    """
+    return levels >= TRACE[1], (levels <= TRACE[0]) | (levels >= TRACE[1])
 
 
 def observed_levels(
@@ -84,7 +89,7 @@ def observed_levels(
                 shown[:, index] = (MAX_LEVEL * total[:, column] / full[column]).clamp(0, MAX_LEVEL)
     present, counts = clear(shown)
     seen = visible(levels, head[:, 0], names)
-    return Labels(shown, present, seen & counts, seen & (shown >= DOUBT[0]))
+    return Labels(shown, present, seen & counts, seen & (shown >= TRACE[0]))
 
 
 def visible(levels: Tensor, yaw: Tensor, channels: Sequence[str]) -> Tensor:

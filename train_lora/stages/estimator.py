@@ -7,16 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from auface_diffusers.anatomy import HeadModel
 from auface_diffusers.facs.levels import MAX_LEVEL
+from auface_diffusers.metrics.calibration import MIN_AUC, fit_calibration, gate
+from auface_diffusers.metrics.histogram import Histogram, area_under_curve, calibration_error
 from auface_diffusers.models.au_estimator import AUEstimator
 from auface_diffusers.models.face_tokenizer import FaceTokenizer
 from auface_diffusers.models.point_head import MOTION_SCALE
-from train_lora.calibrate import auc, expected_calibration_error, fit_platt
 from train_lora.data.augment import (
     added_roll,
     augment,
@@ -32,13 +34,6 @@ from train_lora.loop import LoopConfig, Step
 from train_lora.stages.build import make
 from train_lora.stages.sheets import rows
 from train_lora.stages.tokenizer import save_half
-
-MIN_EXAMPLES = 20
-"""Fewer held-out positives or negatives than this give a channel no AUC (aaad.md §3)."""
-MIN_AUC, MAX_ERROR = 0.75, 0.10
-"""A channel that is told worse than the one, or whose calibration is off by more than the other on held-out faces, or
-of which these have too few examples, is not covered (our definition of AAAD, v1, section 5).
-"""
 
 
 @dataclass(frozen=True)
@@ -164,12 +159,12 @@ class EstimatorStage:
     def validate(self, model: AUEstimator) -> dict[str, float]:
         """AUC over the channels, and error of the level of units that are present."""
         logits, read, labels = self._read(model, self.held_out)
-        areas = auc(logits, labels.present, labels.mask, MIN_EXAMPLES)
-        known = areas[~areas.isnan()]
+        areas = area_under_curve(Histogram.of(labels.states(), torch.sigmoid(logits).numpy()))
+        known = areas[~np.isnan(areas)]
         error = (read - labels.levels).abs()[labels.graded].mean()
         measured = {"level_error": float(error), "covered": float((known >= MIN_AUC).sum())}
         if len(known):  # too few faces tell nothing about any channel
-            measured |= {"auc": float(known.mean()), "auc_10th": float(known.quantile(0.1))}
+            measured |= {"auc": float(known.mean()), "auc_10th": float(np.quantile(known, 0.1))}
         return measured
 
     def sheet(self, model: AUEstimator) -> Tensor:
@@ -178,30 +173,35 @@ class EstimatorStage:
         return rows([batch.images, augment(batch.images, tuple(range(8)), self.config.strength)])
 
     def export(self, model: AUEstimator, folder: Path, report: Mapping[str, Any]) -> None:
-        """Calibrate on faces of their own, note what is covered, and write weights and a table of the channels."""
+        """Calibrate on faces of their own, and write weights and a table of the channels.
+
+        Covered is what passes the gate of AAAD on these and on held-out faces, see `metrics.calibration.gate`.
+        """
         model.eval()
         logits, _, labels = self._read(model, self.config.calibration.open())
-        areas = auc(logits, labels.present, labels.mask, MIN_EXAMPLES)
-        scale, bias = fit_platt(logits, labels.present, labels.mask)
-        told = areas >= MIN_AUC  # NaN is not
+        fitted = fit_calibration(logits.numpy(), labels.states(), self.channels)
+        blind = gate(fitted.apply(logits.numpy()), labels.states(), self.channels)
         logits, read, labels = self._read(model, self.held_out)
-        probability = torch.sigmoid(logits * scale + bias)
-        areas = auc(logits, labels.present, labels.mask, MIN_EXAMPLES)
-        errors = expected_calibration_error(probability, labels.present, labels.mask, n_min=MIN_EXAMPLES)
-        model.set_calibration(scale, bias, covered=told & (areas >= MIN_AUC) & (errors <= MAX_ERROR))
+        presence = fitted.apply(logits.numpy())
+        blind |= gate(presence, labels.states(), self.channels)
+        lines = [(float(x[0]), float(y[0])) if len(x) else (1.0, 0.0) for x, y in fitted.knots]  # unfitted: as it is
+        scale, bias = torch.tensor(lines, dtype=torch.float32).unbind(1)
+        model.set_calibration(scale, bias, covered=torch.tensor([name not in blind for name in self.channels]))
         save_half(model, folder)
-        self._write_table(folder, model.covered.tolist(), read, labels, areas, errors)
+        self._write_table(folder, blind, presence, read, labels)
 
     def _write_table(
-        self, folder: Path, covered: list[bool], read: Tensor, labels: Labels, areas: Tensor, errors: Tensor
+        self, folder: Path, blind: Mapping[str, str], presence: np.ndarray, read: Tensor, labels: Labels
     ) -> None:
         """``channels.csv``: how well each channel is read on held-out faces."""
+        counts = Histogram.of(labels.states(), presence)
+        areas, errors = area_under_curve(counts), calibration_error(counts)
         lines = ["channel,positives,auc,ece,level_error,covered"]
         for column, name in enumerate(self.channels):
             there = labels.mask[:, column] & labels.present[:, column]
             off = float((read - labels.levels).abs()[labels.graded[:, column], column].mean())
             lines.append(
-                f"{name},{int(there.sum())},{float(areas[column]):.4f},{float(errors[column]):.4f},{off:.3f},"
-                f"{int(covered[column])}"
+                f"{name},{int(there.sum())},{areas[column]:.4f},{errors[column]:.4f},{off:.3f},"
+                f"{int(name not in blind)}"
             )
         (folder / "channels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
