@@ -5,7 +5,7 @@ TORCH ?= torch
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint bench clean
+.PHONY: help demo test test-all lint bench comfyui clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,28 @@ bench: .venv/dev.stamp  ## speed of what has a number to reach
 	$(BIN)/python tests/bench_anatomy.py
 	@if [ -f $(WEIGHTS) ]; then $(BIN)/python tests/bench_generator.py; \
 	else echo "This checkout has no embedded weights ($(WEIGHTS)): the generator is not measured"; fi
+
+COMFYUI_GIT ?= https://github.com/Comfy-Org/ComfyUI
+COMFYUI_TORCH ?= torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0
+COMFYUI_AT := $(HOME)/.cache/auface-tests
+COMFYUI_NEW := 0.33.0
+COMFYUI_OLD := 0.3.64
+
+# The older version shares the packages of the newer one, but needs its own page and templates.
+comfyui:  ## two versions of ComfyUI for the slow tests of the nodes, from COMFYUI_GIT, in ~/.cache/auface-tests
+	mkdir -p $(COMFYUI_AT)
+	test -d $(COMFYUI_AT)/ComfyUI || \
+	  git clone -q --depth 1 --branch v$(COMFYUI_NEW) $(COMFYUI_GIT) $(COMFYUI_AT)/ComfyUI
+	test -d $(COMFYUI_AT)/ComfyUI-$(COMFYUI_OLD) || \
+	  git clone -q --depth 1 --branch v$(COMFYUI_OLD) $(COMFYUI_GIT) $(COMFYUI_AT)/ComfyUI-$(COMFYUI_OLD)
+	test -x $(COMFYUI_AT)/venv/bin/python || $(PYTHON) -m venv $(COMFYUI_AT)/venv
+	$(COMFYUI_AT)/venv/bin/pip install -q $(COMFYUI_TORCH)
+	$(COMFYUI_AT)/venv/bin/pip install -q -r $(COMFYUI_AT)/ComfyUI/requirements.txt
+	set -e; own=$(COMFYUI_AT)/ComfyUI-$(COMFYUI_OLD)/venv; \
+	test -x $$own/bin/python || $(PYTHON) -m venv $$own; \
+	site='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	$(COMFYUI_AT)/venv/bin/python -c "$$site" > "$$($$own/bin/python -c "$$site")/shared.pth"; \
+	$$own/bin/pip install -q $$(grep '^comfyui-' $(COMFYUI_AT)/ComfyUI-$(COMFYUI_OLD)/requirements.txt)
 
 clean:  ## remove .venv and everything generated
 	rm -rf .venv .cache demo build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -13,8 +13,8 @@ if __package__:
         sys.path.append(folder)
         logger.info("auface is not installed: added %s to sys.path", folder)
 
-    import auface_diffusers
+    from comfyui_auface import comfy_entrypoint
 
-    logger.info("auface %s has no ComfyUI nodes yet", auface_diffusers.__version__)
-    # ComfyUI reads an empty dict as "no nodes". It would hide a comfy_entrypoint: that one replaces it.
-    NODE_CLASS_MAPPINGS: dict[str, type] = {}
+    # No NODE_CLASS_MAPPINGS beside it: ComfyUI would take these and never call the entry point.
+    __all__ = ["WEB_DIRECTORY", "comfy_entrypoint"]
+    WEB_DIRECTORY = "./comfyui_auface/web"

@@ -150,8 +150,8 @@ name, file = {str(ROOT).replace(".", "_x_")!r}, {str(ROOT / "__init__.py")!r}
 spec = importlib.util.spec_from_file_location(name, file)
 module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
-assert module.NODE_CLASS_MAPPINGS == {{}}
-assert sys.modules["auface_diffusers"] and "torch" not in sys.modules
+assert not hasattr(module, "NODE_CLASS_MAPPINGS") and callable(module.comfy_entrypoint)
+assert sys.modules["comfyui_auface"] and "torch" not in sys.modules
 print(sys.path[len(before):], sys.path[: len(before)] == before)
 """
 
