@@ -31,6 +31,8 @@ class TokenizerLosses:
     Attributes:
         features: how much more a pixel at brows, eyes and mouth weighs than one elsewhere.
         detail: of the differences of Laplacian pyramids, which see edges and texture.
+        texture: of the structure of brightness, see `texture_loss`: faint lines of the skin, by which brows and cheeks
+            are read, weigh as much in it as the rims of eyes and lips, which they do not in differences of pixels.
         colour: of the differences of chroma (Cb and Cr of BT.601) between patches of 4 pixels: hue is lost first, for
             it is worth little in the others.
         parts, landmarks: of the anatomy that is read from the codes.
@@ -41,6 +43,7 @@ class TokenizerLosses:
 
     features: float = 4.0
     detail: float = 1.0
+    texture: float = 0.0
     colour: float = 2.0
     parts: float = 0.1
     landmarks: float = 2.0
@@ -106,6 +109,7 @@ class TokenizerStage:
         parts = {
             "pixel": weighted_l1(painted, batch, self.weights.features),
             "detail": self.weights.detail * detail_loss(painted, batch.images),
+            "texture": self.weights.texture * texture_loss(painted, batch),
             "colour": self.weights.colour * colour_loss(painted, batch.images),
             "parts": self.weights.parts * parts_loss(out.parts, batch.parts),
             "landmarks": self.weights.landmarks * F.smooth_l1_loss(out.landmarks, batch.landmarks, beta=0.01),
@@ -199,6 +203,24 @@ def detail_loss(painted: Tensor, images: Tensor, octaves: int = 3) -> Tensor:
         total = total + (difference - F.interpolate(coarse, scale_factor=2, mode="nearest")).abs().mean()
         difference = coarse
     return total
+
+
+def texture_loss(painted: Tensor, batch: FaceBatch, window: int = 7, floor: float = 0.01) -> Tensor:
+    """One minus the contrast and structure term of SSIM (Wang et al. 2004, eq. 6), the mean over the skin.
+
+    It compares the brightness of windows after their mean is taken out, divided by their own contrast; ``floor`` is
+    the standard deviation below which contrast counts as noise (SSIM's is 0.03, as deep as a wrinkle at 128 pixels).
+    """
+    luma = painted.new_tensor([0.299, 0.587, 0.114])[None, :, None, None]
+    mine, true = ((x * luma).sum(1, keepdim=True) for x in (painted, batch.images))
+
+    def mean(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, window, stride=1, padding=window // 2, count_include_pad=False)
+
+    mine, true = mine - mean(mine), true - mean(true)
+    alike = (2 * mean(mine * true) + floor**2) / (mean(mine.square()) + mean(true.square()) + floor**2)
+    skin = (batch.parts == 1)[:, None].float()  # eyes and mouths have losses of their own, hair is chance
+    return ((1 - alike) * skin).sum() / skin.sum().clamp(min=1)
 
 
 def colour_loss(painted: Tensor, images: Tensor, patch: int = 4) -> Tensor:
