@@ -29,6 +29,7 @@ def add_parsers(commands: Any) -> None:  # noqa: ANN401 - argparse's class for t
         choices=("closed", "open"),
         help="open: unnamed units do not count (the default for texts)",
     )
+    score.add_argument("--ceiling", action="store_true", help="also score exact renders of the same scores")
     _add_detector(score)
     score.add_argument("-o", "--output", type=Path, metavar="OUT.json", help="write the whole report")
     score.set_defaults(make=score_command)
@@ -81,6 +82,7 @@ def score_command(arguments: argparse.Namespace) -> dict[str, Any]:
             world=arguments.world or _world(asked),
             least=arguments.least,
             resamplings=arguments.resamplings,
+            ceiling=arguments.ceiling,
         )
     if arguments.output:
         _write_json(arguments.output, {"faces": scored.rows, **scored.report})

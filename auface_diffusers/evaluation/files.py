@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from auface_diffusers.anatomy import Camera
+from auface_diffusers.evaluation.faces import Wanted, pictures, rendered
 from auface_diffusers.face_file import open_image, read_face
 from auface_diffusers.facs import AUSet, read_text
 from auface_diffusers.facs.units import channel_name
 from auface_diffusers.metrics.detectors import AUDetector, Detections
 from auface_diffusers.metrics.evaluate import ScoredFaces, Setting, evaluate
-from auface_diffusers.metrics.tally import overlap
-from auface_diffusers.metrics.targets import MASKED, OFF, ON, World, spec_targets
+from auface_diffusers.metrics.suite import SuiteItem
+from auface_diffusers.metrics.tally import agreement, overlap
+from auface_diffusers.metrics.targets import MASKED, ON, World, spec_targets
 from auface_diffusers.pictures import plain_rgb
 
 BATCH = 32
+RENDER_SIZE = 128
+"""Pixels of the exact renders of the ceiling: what the embedded estimator reads."""
 SEEN = 0.5
 """Probability from which a unit that was not asked for is named."""
 MANIFEST_KEYS = {"image", "aus", "text", "item", "identity", "absent", "unknown"}
@@ -142,11 +147,14 @@ def score_files(
     least: int = 20,
     resamplings: int = 2000,
     permutations: int = 200,
+    ceiling: bool = False,
 ) -> Scored:
     """Look at pictures and score them; a picture that cannot be read counts as one without a face, and is named.
 
     Args:
         asked: what to look at. detector: who looks. world, least, resamplings, permutations: see `Setting`.
+        ceiling: also score exact renders of what is asked for, each of another person: what the detector makes of
+            faces that show it for sure. It says little about a detector that does not know rendered faces.
 
     Raises:
         ValueError: nothing to score, or an item of pictures that were asked for different things.
@@ -164,7 +172,8 @@ def score_files(
         detector={"name": detector.name, "sha": detector.hash, "calibrated": detector.calibrated},
     )
     rows = [_row(one, seen, setting) for one, seen in zip(asked, looks, strict=True)]
-    report = evaluate(_gather(asked, looks, setting), setting)
+    faces = _gather(asked, looks, setting)
+    report = evaluate(faces, setting, ceiling=_renders(faces, detector) if ceiling else None)
     report["failures"] = [{"image": row["image"], "why": row["why"]} for row in rows if row["why"]]
     return Scored(rows, report)
 
@@ -197,6 +206,27 @@ def _seen(found: Detections, row: int) -> Look:
     if not found.found[row]:
         return Look(None, None, count, "no face" if count <= 0 else f"{count} faces")
     return Look(found.presence[row], None if found.level is None else found.level[row], count)
+
+
+def _renders(faces: ScoredFaces, detector: AUDetector) -> ScoredFaces:
+    """Exact renders of the same scores, one of each, before the detector; those that texts speak of in text mode."""
+    scores = list(faces.scores) if faces.texts is None else [_reading(text) for text in faces.texts]
+    items = [
+        SuiteItem(str(number), "single", score.choose_side("L"), (number,), (number,), new=False)
+        for number, score in enumerate(scores)
+    ]
+    camera = Camera.framed("face", RENDER_SIZE)
+    seen = []
+    for begin in range(0, len(items), BATCH):
+        wanted = [Wanted(item, 0) for item in items[begin : begin + BATCH]]
+        seen.append(detector(pictures(rendered(wanted, camera))))
+    level = None if seen[0].level is None else np.concatenate([one.level for one in seen if one.level is not None])
+    return replace(
+        faces,
+        presence=np.concatenate([one.presence for one in seen])[:, None],
+        found=np.concatenate([one.found for one in seen])[:, None],
+        level=None if level is None else level[:, None],
+    )
 
 
 def _gather(asked: Sequence[Entry], looks: Sequence[Look], setting: Setting) -> ScoredFaces:
@@ -254,12 +284,11 @@ def _row(one: Entry, seen: Look, setting: Setting) -> dict[str, Any]:
     p = dict(zip(setting.columns, (float(x) for x in seen.presence), strict=True))
     asked = [name for name, state in zip(setting.columns, states, strict=True) if state == ON]
     others = [name for name in setting.coverage if name not in {*asked, *row["not_judged"]}]
-    overlaps = overlap(states, seen.presence)
-    halves = [float(overlaps[states == kind].mean()) for kind in (ON, OFF) if (states == kind).any()]
+    fit = float(agreement(targets.states, overlap(states, seen.presence)[None])[0])
     return row | {
         "units": {name: round(p[name], 4) for name in asked},
         "besides": {name: round(p[name], 4) for name in others if p[name] >= SEEN},
-        "fit": round(float(np.mean(halves)), 4) if halves else None,
+        "fit": None if np.isnan(fit) else round(fit, 4),
     }
 
 

@@ -76,6 +76,10 @@ def _summary(report: dict[str, Any]) -> list[tuple[str, ...]]:
         ("shuffled texts", _number(shuffled["mean"]), f"sd {_number(shuffled['sd'])}, p {_number(shuffled['p'])}"),
         ("shuffled among near specs", _number(report["hard_shuffled"]["mean"]), "differ in one or two columns"),
         ("mean AUC", _number(report["auc"]), "does not depend on calibration"),
+        ("1 - JSD", _number(report["secondary"]["jsd"]), "balanced as AAAD"),
+        ("Brier", _number(report["secondary"]["brier"]), "balanced as AAAD; 0 is best"),
+        ("F1 at 0.5", _number(report["secondary"]["f1"]), "mean over units; rises with how often one is asked for"),
+        ("mean overlap of items", _number(report["secondary"]["item_mean"]), "not balanced: empty faces do well"),
         ("items, images", str(report["n_items"]), str(report["n_images"])),
     ]
 

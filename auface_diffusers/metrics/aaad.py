@@ -18,7 +18,14 @@ from torch import Tensor
 
 from auface_diffusers.facs import AUSet, units
 from auface_diffusers.metrics.histogram import Histogram, area_under_curve, calibration_error, reliability
-from auface_diffusers.metrics.levels import LevelTally, level_overlap, level_tally, point_distribution
+from auface_diffusers.metrics.levels import (
+    LEVELS,
+    LevelTally,
+    level_overlap,
+    level_tally,
+    point_distribution,
+    with_residuals,
+)
 from auface_diffusers.metrics.levels import per_column as level_per_column
 from auface_diffusers.metrics.tally import LEAST, Tally, cluster_weights, interval, macro, overlap, per_column, tally
 from auface_diffusers.metrics.targets import MASKED, Reading, Targets, World, spec_targets
@@ -89,6 +96,8 @@ class AAAD:
         world, reading: of scores, see `targets.spec_targets`.
         least: items of either polarity that a column needs for a value.
         resamplings: of the bootstrap; 0 gives no intervals. seed: of these.
+        residuals: the detector's own errors of levels, (C, 11), see `levels.fit_residuals`: levels that it reads are
+            spread by these before they are compared. None takes them as they are.
     """
 
     def __init__(
@@ -101,6 +110,7 @@ class AAAD:
         least: int = LEAST,
         resamplings: int = 2000,
         seed: int = 0,
+        residuals: np.ndarray | None = None,
     ) -> None:
         if least < 1 or resamplings < 0:
             raise MetricError(f"least {least}, resamplings {resamplings}: give >= 1 and >= 0")
@@ -108,6 +118,7 @@ class AAAD:
         self.covered = None if covered is None else tuple(covered)
         self.world, self.reading = world, reading
         self.least, self.resamplings, self.seed = least, resamplings, seed
+        self.residuals = None if residuals is None else self._checked_residuals(residuals)
         spec_targets([], self.columns, world=world, reading=reading, covered=self.covered)  # raises for bad names
         self.reset()
 
@@ -169,8 +180,8 @@ class AAAD:
             rows = there[:, image]
             self.histogram += Histogram.of(states[rows], values[rows, image])
             if level is not None:
-                overlaps = level_overlap(asked[rows], point_distribution(read[rows, image]))
-                self.levels += level_tally(asked[rows], read[rows, image], overlaps)
+                overlaps = level_overlap(asked, self._level_shares(np.nan_to_num(read[:, image])))
+                self.levels += level_tally(asked, read[:, image], overlaps, found=rows)
         self.counts += [len(wanted), there.size, (~there).sum()]
 
     def targets(self, scores: Sequence[AUSet | str]) -> Targets:
@@ -244,6 +255,7 @@ class AAAD:
             least=self.least,
             resamplings=self.resamplings,
             seed=self.seed,
+            residuals=self.residuals,
         )
 
     def _arrays(self) -> list[np.ndarray]:
@@ -252,7 +264,19 @@ class AAAD:
         return [array for part in parts for array in vars(part).values()] + [self.counts]
 
     def _settings(self) -> tuple[Any, ...]:
-        return self.columns, self.covered, self.world, self.reading, self.least, self.resamplings, self.seed
+        own = None if self.residuals is None else self.residuals.tobytes()
+        return self.columns, self.covered, self.world, self.reading, self.least, self.resamplings, self.seed, own
+
+    def _level_shares(self, read: np.ndarray) -> np.ndarray:
+        """Probabilities (N, C, 6) of the levels, given what is read (N, C)."""
+        return point_distribution(read) if self.residuals is None else with_residuals(read, self.residuals)
+
+    def _checked_residuals(self, residuals: np.ndarray) -> np.ndarray:
+        shares = np.asarray(residuals, dtype=np.float64)
+        shape = (len(self.columns), 2 * LEVELS - 1)
+        if shares.shape != shape or not (shares >= 0).all() or not np.allclose(shares.sum(1), 1):
+            raise MetricError(f"residuals {shares.shape}: give shares {shape} that sum to 1 in each column")
+        return shares
 
     def _blind(self) -> np.ndarray:
         seen = set(self.columns if self.covered is None else self.covered)

@@ -16,6 +16,7 @@ from auface_diffusers.facs import AUSet, resolve
 from auface_diffusers.metrics import conflicts, controls
 from auface_diffusers.metrics.aaad import AAAD, DEFINITION, AAADScore, MetricError
 from auface_diffusers.metrics.levels import spearman
+from auface_diffusers.metrics.secondary import secondary
 from auface_diffusers.metrics.tally import cluster_weights, interval, macro, overlap, per_column, tally
 from auface_diffusers.metrics.targets import (
     ON,
@@ -132,6 +133,7 @@ def evaluate(
         "hard_shuffled": asdict(
             controls.hard_shuffled(usable, faces.mean, setting.permutations, setting.seed, setting.least)
         ),
+        "secondary": secondary(usable, faces.mean, setting.least),
         "per_au": _per_column(score, top, setting),
         "levels": _levels(faces, targets, score, setting),
         "sides": _sides(faces, setting),

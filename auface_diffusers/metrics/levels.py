@@ -69,11 +69,14 @@ def level_overlap(asked: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 @dataclass
 class LevelTally:
-    """Sums over items, (C, L) float64 by the level that was asked for, rounded: overlaps, levels read, and counts."""
+    """Sums over images, (C, L) float64 by the level that was asked for, rounded: overlaps and their number, and, of
+    images with a face, levels read and their number.
+    """
 
     overlap_sum: np.ndarray
-    read_sum: np.ndarray
     count: np.ndarray
+    read_sum: np.ndarray
+    read_count: np.ndarray
 
     @classmethod
     def empty(cls, columns: int) -> LevelTally:
@@ -88,19 +91,30 @@ class LevelTally:
     def means(self) -> np.ndarray:
         """Mean level read (C, L) for each level asked for; NaN where none was."""
         with np.errstate(invalid="ignore"):
-            return np.asarray(self.read_sum / self.count)
+            return np.asarray(self.read_sum / self.read_count)
 
 
-def level_tally(asked: np.ndarray, read: np.ndarray, overlaps: np.ndarray) -> LevelTally:
-    """Sum overlaps and levels read (N, C) by the level asked for (N, C; NaN is nothing), exactly as `tally` does."""
-    found = LevelTally.empty(asked.shape[1])
+def level_tally(
+    asked: np.ndarray, read: np.ndarray, overlaps: np.ndarray, found: np.ndarray | None = None
+) -> LevelTally:
+    """Sum by the level asked for (N, C; NaN is nothing), exactly as `tally` does.
+
+    Args:
+        read, overlaps: (N, C), levels read and how well they fit.
+        found: (N,) bool, False where there is no face: the overlap of such an image is 0, whatever was asked for, and
+            no level is read. None: all have one.
+    """
+    there = np.ones(len(asked), dtype=bool) if found is None else found
+    overlaps, read = (np.where(there[:, None], np.nan_to_num(values), 0) for values in (overlaps, read))
+    sums = LevelTally.empty(asked.shape[1])
     place = np.nan_to_num(np.round(asked), nan=-1)
     for level in range(LEVELS):
         at = place == level
-        found.overlap_sum[:, level] = np.where(at, np.round(np.nan_to_num(overlaps) * GRAIN), 0).sum(0) / GRAIN
-        found.read_sum[:, level] = np.round(np.where(at, read, 0) * GRAIN).sum(0) / GRAIN
-        found.count[:, level] = at.sum(0)
-    return found
+        sums.overlap_sum[:, level] = np.where(at, np.round(overlaps * GRAIN), 0).sum(0) / GRAIN
+        sums.count[:, level] = at.sum(0)
+        sums.read_sum[:, level] = np.round(np.where(at, read, 0) * GRAIN).sum(0) / GRAIN
+        sums.read_count[:, level] = (at & there[:, None]).sum(0)
+    return sums
 
 
 def per_column(sums: LevelTally, least: int = LEAST) -> np.ndarray:

@@ -53,6 +53,28 @@ def overlap(states: np.ndarray, presence: np.ndarray) -> np.ndarray:
     return np.where(states == ON, presence, np.where(states == OFF, 1 - presence, np.nan)).astype(np.float64)
 
 
+def agreement(states: np.ndarray, overlaps: np.ndarray) -> np.ndarray:
+    """How well each item fits by itself, which is not AAAD: the mean of its two polarities, each the mean overlap of
+    its columns. So the many units that are not asked for weigh no more than the few that are: 0.5 is a face that shows
+    nothing, and one that shows everything.
+
+    Args:
+        states: (N, C). overlaps: (N, C), see `overlap`.
+
+    Returns:
+        (N,) float64. Where an item asks for one polarity only, as the neutral face and the open world do, that one;
+        NaN where it asks for nothing.
+    """
+    halves = [_mean_where(overlaps, states == polarity) for polarity in (ON, OFF)]
+    return _mean_where(np.stack(halves, 1), ~np.isnan(np.stack(halves, 1)))
+
+
+def _mean_where(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """(N,) of (N, C): mean of the chosen values; NaN where none is."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(chosen, values, 0.0).sum(1) / chosen.sum(1))
+
+
 def tally(states: np.ndarray, overlaps: np.ndarray, weights: np.ndarray | None = None) -> Tally:
     """Sum overlaps.
 

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from auface_diffusers.anatomy import Camera
 from auface_diffusers.cli import main
 from auface_diffusers.cli_models import load_pipeline, model_hash
 from auface_diffusers.evaluation import EvaluationConfig, compare_runs, entries, evaluate_model, manifest, score_files
+from auface_diffusers.evaluation.faces import Wanted, pictures, rendered
 from auface_diffusers.face_file import save_face
 from auface_diffusers.facs import AUSet, describe, resolve
+from auface_diffusers.metrics import AAAD
 from auface_diffusers.metrics.detectors import load_detector
-from auface_diffusers.metrics.suite import KINDS, load_suite
+from auface_diffusers.metrics.suite import KINDS, SuiteItem, load_suite
 
 _spec = importlib.util.spec_from_file_location("toy_pipeline", Path(__file__).parents[1] / "toy_pipeline.py")
 toy = importlib.util.module_from_spec(_spec)
@@ -197,6 +200,32 @@ def test_files_that_we_drew_say_what_they_show(faces, detector):
     assert scored.report["aaad"] is not None
     assert set(scored.rows[0]["units"]) == {"L12", "R12"}
     assert all(0 <= row["fit"] <= 1 for row in scored.rows)
+
+
+def test_the_ceiling_is_what_exact_renders_of_the_same_scores_read(faces, detector, tmp_path):
+    asked = entries(faces, None, None)
+    plain, topped = (
+        score_files(asked, detector, least=2, resamplings=0, permutations=0, ceiling=one).report
+        for one in (False, True)
+    )
+    assert plain["ceiling"] is None
+    assert plain["aaad"] == topped["aaad"]
+    wanted = [Wanted(SuiteItem(str(n), "single", one.aus, (n,), (n,), new=False), 0) for n, one in enumerate(asked)]
+    seen = detector(pictures(rendered(wanted, Camera.framed("face", 128))))
+    own = AAAD(detector.columns, covered=detector.coverage, least=2, resamplings=0)
+    own.update(seen.presence, [one.aus for one in asked], found=seen.found)
+    assert topped["ceiling"] == own.compute().aaad
+    text = [{"image": str(path), "text": "The jaw drops."} for path in faces[:2]]
+    path = tmp_path / "m.jsonl"
+    path.write_text("\n".join(map(json.dumps, text)))
+    report = score_files(manifest(path), detector, least=1, resamplings=0, permutations=0, ceiling=True).report
+    assert report["n_items"] == 2
+
+
+def test_scores_beside_aaad_are_in_the_report(faces, detector):
+    report = score_files(entries(faces, None, None), detector, least=2, resamplings=0, permutations=0).report
+    assert set(report["secondary"]) == {"item_mean", "jsd", "brier", "f1"}
+    assert all(0 <= value <= 1 for value in report["secondary"].values())
 
 
 def test_a_manifest_averages_the_pictures_of_an_item(faces, detector, tmp_path):

@@ -92,12 +92,12 @@ class AUFaceDetector:
         """Fill in the rows of crops of one size."""
         batch = torch.stack([torch.from_numpy(rgb(one)).permute(2, 0, 1).float() / 255 for one in pictures])
         out = self.estimator(batch.to(self.estimator.device))
-        presence, level = (value.double().cpu().numpy() for value in (out.presence, out.level))
+        presence, level = (value.cpu().double().numpy() for value in (out.presence, out.level))
         assert seen.level is not None
         assert seen.landmarks is not None
         seen.presence[rows] = presence
         seen.level[rows] = np.where(presence >= 0.5, level, 0.0)
-        seen.landmarks[rows] = out.landmarks.double().cpu().numpy() * pictures[0].size
+        seen.landmarks[rows] = out.landmarks.cpu().double().numpy() * pictures[0].size
         seen.found[rows] = True
 
 
