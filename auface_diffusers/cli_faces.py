@@ -146,6 +146,7 @@ def edit_command(arguments: argparse.Namespace) -> dict[str, Any]:
         )
     info = {"asked": arguments.codes, "identity": source["identity"], "seed": seed, "edited": arguments.image.name}
     info |= face_info(out, 0) | _settings(pipe, arguments) | {"foreign": not source["drawn"]}
+    info |= {"strength": arguments.strength, "mask": arguments.mask.name if arguments.mask else None}
     write_all({output: face_bytes(to_pictures(out.images)[0], info)})
     return {"outputs": [str(output)], "faces": [info]}
 

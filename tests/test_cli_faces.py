@@ -129,6 +129,7 @@ def test_edit_keeps_the_person_of_our_own_files(call):
     assert read_face("back.png")["identity_code"] == before["identity_code"]
     call("edit", "a.png", "12D+25C", "--strength", 0, "-o", "none.png")
     assert (pixels("none.png") == pixels("a.png")).all()
+    assert [read_face(name)["strength"] for name in ("none.png", "a-edited.png")] == [0, 1]
     for option in (["--identity", "3"], ["--source", "0"], ["--attributes", "age=40"], ["--pose", "1,2,3"]):
         assert "leave out" in call("edit", "a.png", "12D", *option, status=1).err
 
@@ -144,6 +145,7 @@ def test_edit_of_other_pictures(call):
     Image.fromarray((np.arange(64 * 64).reshape(64, 64) % 64 < 20).astype("uint8") * 255).save("mask.png")
     call("edit", "b.jpg", "12D", "-o", "f.png", "--mask", "mask.png")
     assert (pixels("f.png")[:, :16] != pixels("c.png")[:, :16]).any()
+    assert [read_face(name)["mask"] for name in ("c.png", "f.png")] == [None, "mask.png"]
     Image.new("RGB", (64, 80)).save("wide.png")
     assert "square" in call("edit", "wide.png", "12D", status=1).err
 

@@ -127,3 +127,39 @@ def test_units_move_the_right_way_with_level(seen, code, name, way):
     steps = np.diff(np.nanmean(values, 1))
     assert (steps > -0.15 * change).all(), f"{code} at 0, B..E: {np.nanmean(values, 1).round(3)}"
     assert np.nanmean(values[-1] > values[0]) >= 0.9, "for nine people in ten"
+
+
+# --- faces that the embedded generator draws -------------------------------------------------------------------------
+
+DRAWN = {"12E": ("lip corner height", 1), "27E": ("mouth opening", 1), "43E": ("eye opening", -1)}
+
+
+@pytest.fixture(scope="module")
+def drawn(landmarks):
+    """Points (people, 478, 2) by score, of faces that the embedded pipeline drew, at twice their size."""
+    from torch.nn.functional import interpolate
+
+    from auface_diffusers import VQAUFacePipeline
+    from auface_diffusers.models.au_estimator import WEIGHTS
+
+    if not (WEIGHTS / "default").exists():
+        pytest.skip("no embedded weights in this checkout")
+    pipe = VQAUFacePipeline.from_default()
+    pipe.set_progress_bar_config(disable=True)
+    codes = ["0", *DRAWN]
+    scores = [code for code in codes for _ in PEOPLE]
+    images = pipe(scores, identity=PEOPLE * len(codes), seed=PEOPLE * len(codes), output_type="pt").images
+    found = landmarks(interpolate(images, scale_factor=2, mode="bicubic").clamp(0, 1))
+    return dict(zip(codes, found.reshape(len(codes), len(PEOPLE), 478, 2), strict=True))
+
+
+def test_it_finds_drawn_faces(drawn):
+    seen = np.concatenate(list(drawn.values()))
+    assert np.isfinite(seen[:, 0, 0]).mean() >= 0.95
+
+
+@pytest.mark.parametrize("code", DRAWN)
+def test_units_of_drawn_faces_move_the_right_way(drawn, code):
+    name, way = DRAWN[code]
+    change = (measures(drawn[code])[name] - measures(drawn["0"])[name]) * way
+    assert np.nanmean(change > 0) >= 0.8, f"{code} changes {name} by {change.round(3)}"
