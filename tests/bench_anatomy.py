@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import torch
 
-from auface_diffusers.anatomy import Camera, HeadModel, rasterize, render_faces
+from auface_diffusers.anatomy import Camera, HeadModel, control_image, rasterize, render_faces
+from auface_diffusers.anatomy.control import KINDS
 from auface_diffusers.anatomy.identity import identity_codes
 from auface_diffusers.facs import units
 
@@ -55,6 +56,14 @@ def main() -> None:
         seconds = best(lambda size=size: render_faces(head, score, people, size), 3)
         asked = f">= {'1,000' if device == 'cuda' else '20'} /s" if size == 256 else "-"
         report(f"faces, all effects, {size} x {size}, batch {batch}", f"{batch / seconds:,.1f} /s", asked)
+    own = torch.get_num_threads()
+    for kind in KINDS:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            seconds = best(lambda kind=kind: control_image(levels[:1], kind, 512, head=head))
+            asked = "< 50 ms" if threads == 2 else "-"
+            report(f"control image {kind}, 512 x 512, {threads} thread(s)", f"{seconds * 1000:.0f} ms", asked)
+    torch.set_num_threads(own)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for start in range(0, 320, 16):
         render_faces(head, levels[:16], list(range(start, start + 16)), 128, start)

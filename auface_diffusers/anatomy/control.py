@@ -162,7 +162,7 @@ def _scene(
         raise ValueError(f"size {size}: give pixels in 1..{MAX_SIZE}, or (H, W)")
     head = head or _default_head()
     mesh = head(identity, aus, pose=pose, gaze=gaze)
-    rest = head(identity)
+    rest = mesh if landmarks68 is None else head(identity)  # only a photo's view asks for the head at rest
     view: View
     if landmarks68 is None:
         view = CameraView.fit(camera, (shape[0], shape[1]))

@@ -79,11 +79,10 @@ def normal(head: HeadModel, mesh: HeadMesh, view: View, size: Size) -> Tensor:
     the viewer; the background is a wall that faces the viewer.
     """
     seen = _look(head, mesh, view, size, OVERSAMPLE)
-    normals = nn.functional.normalize(view.rotate(_interpolate(mesh.normals, mesh, seen).flatten(1, 2)), dim=-1)
-    normals = normals.unflatten(1, seen.fragments.triangle.shape[1:]) * normals.new_tensor([-1.0, 1.0, 1.0])
-    wall = normals.new_tensor([0.0, 0.0, 1.0])
-    normals = torch.where(seen.fragments.triangle[..., None] < 0, wall, normals)
-    return _shrink((normals + 1) / 2)
+    hit = seen.fragments.triangle >= 0
+    normals = nn.functional.normalize(at_pixels(view.rotate(mesh.normals), mesh, seen, hit), dim=-1)
+    normals = normals * normals.new_tensor([-1.0, 1.0, 1.0])
+    return _shrink(_painted((normals + 1) / 2, hit, (0.5, 0.5, 1.0)))
 
 
 def depth(head: HeadModel, mesh: HeadMesh, view: View, size: Size) -> Tensor:
@@ -127,10 +126,12 @@ def seen_labels(head: HeadModel, mesh: HeadMesh, seen: Seen) -> Tensor:
 def heatmap(head: HeadModel, mesh: HeadMesh, view: View, size: Size, levels: Tensor) -> Tensor:
     """(B, 3, H, W): the head in grey, coloured from yellow to red where the units of ``levels`` (B, C) act."""
     seen = _look(head, mesh, view, size, OVERSAMPLE)
-    heat = _interpolate(activation(head, levels).expand(len(mesh.vertices), -1)[..., None], mesh, seen)
-    normals = nn.functional.normalize(view.rotate(_interpolate(mesh.normals, mesh, seen).flatten(1, 2)), dim=-1)
+    hit = seen.fragments.triangle >= 0
+    acting = activation(head, levels).expand(len(mesh.vertices), -1)[..., None]
+    values = at_pixels(torch.cat([acting, view.rotate(mesh.normals)], -1), mesh, seen, hit)  # (M, 4)
+    heat, normals = values[:, :1], nn.functional.normalize(values[:, 1:], dim=-1)
     light = nn.functional.normalize(normals.new_tensor([0.3, 0.5, 1.0]), dim=0)
-    shade = (0.15 + 0.75 * (normals @ light).clamp(min=0)).unflatten(1, seen.fragments.triangle.shape[1:])[..., None]
+    shade = 0.15 + 0.75 * (normals @ light).clamp(min=0)[:, None]
     colours = torch.tensor(HEAT, device=heat.device, dtype=heat.dtype) / 255
     place = heat.clamp(0, 1) * (len(HEAT) - 1)
     low = place.floor().clamp(max=len(HEAT) - 2)
@@ -138,7 +139,7 @@ def heatmap(head: HeadModel, mesh: HeadMesh, view: View, size: Size, levels: Ten
     colour = colours[index] + (place - low) * (colours[index + 1] - colours[index])
     share = (heat * 5).clamp(0, 1) * 0.85
     image = shade * (1 - share + share * colour)
-    return _shrink(torch.where(seen.fragments.triangle[..., None] < 0, 0.0, image))
+    return _shrink(_painted(image, hit, (0.0, 0.0, 0.0)))
 
 
 def activation(head: HeadModel, levels: Tensor) -> Tensor:
@@ -188,11 +189,10 @@ def at_pixels(values: Tensor, mesh: HeadMesh, seen: Seen, mask: Tensor) -> Tenso
     return nn.functional.embedding_bag(corners, values, mode="sum", per_sample_weights=weights)
 
 
-def _interpolate(values: Tensor, mesh: HeadMesh, seen: Seen) -> Tensor:
-    """Vertex values (B, V, K) in each pixel: (B, H, W, K), 0 where there is none."""
-    hit = seen.fragments.triangle >= 0
-    image = values.new_zeros(*hit.shape, values.shape[-1])
-    image[hit] = at_pixels(values.contiguous(), mesh, seen, hit)
+def _painted(colours: Tensor, hit: Tensor, background: tuple[float, float, float]) -> Tensor:
+    """(B, H, W, 3): ``colours`` (M, 3) where ``hit`` (B, H, W) is set, and the background elsewhere."""
+    image = colours.new_tensor(background).repeat(*hit.shape, 1)
+    image[hit] = colours
     return image
 
 

@@ -88,24 +88,30 @@ def _fill(
     height, width = size
     start = low + 0.5  # pixels are counted from the box's corner: small numbers keep float32 exact enough
     planes = _planes(torch.cat([corners[..., :2] - start[:, None], corners[..., 2:]], -1))
-    side = (high - low).amax(-1) + 1
+    room = high - low
+    side = room.amax(-1) + 1
     first = (batch * height + low[:, 1]) * width + low[:, 0]
-    edge = 1
-    while corners.numel() and edge < 2 * int(side.max()):
+    bits = 0
+    while corners.numel() and (edge := 1 << bits) < 2 * int(side.max()):
         chosen = ((side <= edge) & (side > edge // 2)).nonzero().squeeze(1)
-        grid = torch.arange(edge * edge, device=buffer.device)
-        x, y = grid % edge, grid // edge
+        steps = torch.arange(edge, device=buffer.device)
         for part in chosen.split(max(1, _CANDIDATES // (edge * edge))):
-            weights = [_at(planes[part, i], x, y) for i in range(3)]  # 3 of (n, edge²)
-            inside = (weights[0] >= 0) & (weights[1] >= 0) & (weights[2] >= 0)
-            room = (high - low)[part, :, None]
-            row, column = (inside & (x <= room[:, 0]) & (y <= room[:, 1])).nonzero(as_tuple=True)
-            owner = part[row]
-            depth = 1 / _at(planes[owner, 3], x[column, None], y[column, None]).squeeze(1)
+            across, down = _along(planes[part], steps.to(planes))  # (4, n, edge) each
+            outside = steps > room[part].T[..., None]  # (2, n, edge)
+            across[0].masked_fill_(outside[0], -torch.inf)
+            down[0].masked_fill_(outside[1], -torch.inf)
+            least = across[0, :, None] + down[0, ..., None]  # (n, edge, edge): the smallest of the barycentrics
+            for i in (1, 2):
+                least = torch.minimum(least, across[i, :, None] + down[i, ..., None])
+            place = (least.flatten() >= 0).nonzero().squeeze(1)
+            x, row = place & edge - 1, place >> bits
+            y, local = row & edge - 1, row >> bits
+            depth = 1 / (across[3].flatten()[(local << bits) + x] + down[3].flatten()[row])
+            owner = part[local]
             # bits of a positive float grow with its value, so that (depth, index) fits one integer
             key = (depth.view(torch.int32).long() << 32) | index[owner]
-            buffer.scatter_reduce_(0, first[owner] + y[column] * width + x[column], key, "amin")
-        edge *= 2
+            buffer.scatter_reduce_(0, first[owner] + y * width + x, key, "amin")
+        bits += 1
 
 
 def _planes(corners: Tensor) -> Tensor:
@@ -119,21 +125,27 @@ def _planes(corners: Tensor) -> Tensor:
     return torch.cat([weights, (weights / corners[:, :, 2:]).sum(1, keepdim=True)], 1)
 
 
-def _at(plane: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Planes (n, 3) at offsets (m,), or (n, 1) each: (n, m)."""
-    return plane[:, :1] * x + (plane[:, 1:2] * y + plane[:, 2:])
+def _along(planes: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+    """Planes (n, k, 3) at (x, y) are ``across`` at x plus ``down`` at y: (k, n, m) each, for m steps in both."""
+    across, down, middle = (planes[..., i].T[..., None] for i in range(3))
+    return across * steps, down * steps + middle
 
 
 def _interpolate(points: Tensor, triangles: Tensor, triangle: Tensor) -> Fragments:
     """Perspective-correct barycentrics of the chosen triangle, again from the points, so that gradients flow."""
-    batch, row, column = (triangle >= 0).nonzero(as_tuple=True)
-    corners = points[batch[:, None], triangles[triangle[batch, row, column]]]  # (N, 3, 3)
-    pixel = torch.stack([column, row], -1) + 0.5
-    a, b, c = corners[:, 0, :2], corners[:, 1, :2], corners[:, 2, :2]
-    flat = torch.stack([_cross(c - b, pixel - b), _cross(a - c, pixel - c), _cross(b - a, pixel - a)], -1)
-    flat = flat / _cross(b - a, c - a)[:, None]
-    over = flat / corners[..., 2]
-    weights = over / over.sum(-1, keepdim=True)
-    barycentric = points.new_zeros((*triangle.shape, 3)).index_put((batch, row, column), weights)
-    depth = points.new_full(triangle.shape, float("inf")).index_put((batch, row, column), 1 / over.sum(-1))
-    return Fragments(triangle, barycentric, depth)
+    hit = (triangle.flatten() >= 0).nonzero().squeeze(1)
+    width, area = triangle.shape[2], triangle.shape[1] * triangle.shape[2]
+    chosen = triangle.flatten()[hit] + (hit // area) * len(triangles)
+    # one contiguous row a number: what is computed for a million pixels reads memory in order
+    corners = points[:, triangles].flatten(0, 1).flatten(1).T  # (9, B * T)
+    ax, ay, az, bx, by, bz, cx, cy, cz = corners.index_select(1, chosen).unbind(0)
+    x, y = hit % width + 0.5, hit % area // width + 0.5
+    whole = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+    over_a = ((cx - bx) * (y - by) - (cy - by) * (x - bx)) / whole / az
+    over_b = ((ax - cx) * (y - cy) - (ay - cy) * (x - cx)) / whole / bz
+    over_c = ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) / whole / cz
+    total = over_a + over_b + over_c
+    weights = torch.stack([over_a / total, over_b / total, over_c / total], -1)
+    barycentric = points.new_zeros((triangle.numel(), 3)).index_copy(0, hit, weights)
+    depth = points.new_full((triangle.numel(),), float("inf")).index_copy(0, hit, 1 / total)
+    return Fragments(triangle, barycentric.view(*triangle.shape, 3), depth.view(triangle.shape))
