@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 from collections.abc import Sequence
 
@@ -13,6 +14,9 @@ PARTS = (
     "comfyui_auface.nodes_expression_tools",
     "comfyui_auface.nodes_text",
     "comfyui_auface.nodes_structure",
+    "comfyui_auface.nodes_generate",
+    "comfyui_auface.nodes_edit",
+    "comfyui_auface.nodes_score",
 )
 """Modules with a tuple ``NODES`` each, in the order of the node menu."""
 
@@ -29,6 +33,13 @@ def load_nodes(parts: Sequence[str]) -> list[type]:
         except Exception as error:  # whatever it is, the other parts work without this one
             logger.warning("AUFace: the nodes of %s are left out: %s", part, what_to_do(error))
     return found
+
+
+def require(packages: Sequence[str]) -> None:
+    """Raise `ModuleNotFoundError` for packages that are not installed; importing them would take seconds."""
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ModuleNotFoundError(f"no package {', '.join(missing)}", name=" ".join(missing))
 
 
 def what_to_do(error: Exception) -> str:

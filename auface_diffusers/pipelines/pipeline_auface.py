@@ -213,16 +213,55 @@ class VQAUFacePipeline(FacePipeline):
         """
         if not isinstance(frames, int) or frames < 2:
             raise ValueError(f"frames {frames!r}: an integer >= 2, the first and the last included")
-        callback = (callback_on_step_end, ("codes",))
+        ends = [AUSet.parse(one) if isinstance(one, str) else one for one in (a, b)]
+        return self.sequence(
+            scores_between(ends[0], ends[1], frames),
+            identity=identity,
+            attributes=attributes,
+            guidance_scale=guidance_scale,
+            num_inference_steps=num_inference_steps,
+            temperature=temperature,
+            generator=generator,
+            seed=seed,
+            output_type=output_type,
+            callback_on_step_end=callback_on_step_end,
+        )
+
+    @torch.no_grad()
+    def sequence(
+        self,
+        aus: Sequence[Asked],
+        *,
+        identity: Identity = None,
+        attributes: Wish = None,
+        guidance_scale: float | None = None,
+        num_inference_steps: int | None = None,
+        temperature: Sampled = None,
+        generator: Generators = None,
+        seed: int | None = None,
+        output_type: str = "pil",
+        callback_on_step_end: Callback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("codes",),
+    ) -> VQAUFacePipelineOutput:
+        """A steady sequence of expressions on one person, as `interpolate` draws the way between two.
+
+        Args:
+            aus: scores or notation, one a frame, at least one.
+            identity, attributes, guidance_scale, num_inference_steps, temperature, generator, seed, output_type,
+            callback_on_step_end, callback_on_step_end_tensor_inputs: as in a call, for one person; steps start at 0
+                in each frame.
+
+        Raises:
+            ValueError: an argument is out of range, or there is more than one person.
+        """
+        callback = (callback_on_step_end, callback_on_step_end_tensor_inputs)
         sampling = _sampling(temperature)
         run = self.prepare_run(num_inference_steps, (guidance_scale,), sampling, callback, MAX_BATCH, output_type)
-        ends = [AUSet.parse(one) if isinstance(one, str) else one for one in (a, b)]
-        scores = scores_between(ends[0], ends[1], frames)
         try:
-            shown = self.encode_expressions(aus=scores)
+            shown = self.encode_expressions(aus=aus)
             if self.check_inputs(shown[:1], [], identity, attributes, 1) != 1:
-                raise ValueError("interpolate draws one person: give one identity and one set of attributes")
-            draws = face_draws(generator, seed, 1) * frames
+                raise ValueError("a sequence has one person: give one identity and one set of attributes")
+            draws = face_draws(generator, seed, 1) * len(shown)
             faces = prepare_faces(shown, [], identity, attributes, draws, 1)
             drawn, edited = draw_sequence(self, faces, run, output_type)
         finally:

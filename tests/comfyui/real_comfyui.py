@@ -22,7 +22,7 @@ CACHE = Path.home() / ".cache" / "auface-tests"
 MISSING = f"no ComfyUI in {CACHE}: run `make comfyui`, or set COMFYUI_DIR"
 PACK = "auface-clone"
 """Folder of the pack in custom_nodes: not the name in pyproject.toml, so that nothing can depend on it."""
-SHIPPED = ("__init__.py", "pyproject.toml", "auface_diffusers", "comfyui_auface", "locales", "workflows")
+SHIPPED = ("__init__.py", "pyproject.toml", "auface_diffusers", "comfyui_auface", "locales", "subgraphs", "workflows")
 START_S, RUN_S = 600, 600  # generous: continuous integration shares its machines
 
 
@@ -50,10 +50,20 @@ def clone(custom_nodes, name=PACK):
 
 
 def copy_folder(custom_nodes):
-    """Install the small folder of a wheel, locales and workflows in it, to be used beside ``pip install auface``."""
+    """Install the small folder of a wheel, with what lies beside it in a clone, next to ``pip install auface``."""
     shutil.copytree(ROOT / "comfyui_auface", custom_nodes / "comfyui_auface", ignore=_ignored)
-    for one in ("locales", "workflows"):
+    for one in ("locales", "subgraphs", "workflows"):
         shutil.copytree(ROOT / one, custom_nodes / "comfyui_auface" / one)
+
+
+def hide(folder, packages):
+    """A folder that hides packages from the Python that has it on its path: they are as if not installed."""
+    folder.mkdir()
+    lines = ["from importlib.machinery import PathFinder", "found = PathFinder.find_spec"]
+    lines += ["def find_spec(name, path=None, target=None):"]
+    lines += [f"    return None if name.split('.')[0] in {tuple(packages)!r} else found(name, path, target)"]
+    (folder / "sitecustomize.py").write_text("\n".join([*lines, "PathFinder.find_spec = staticmethod(find_spec)", ""]))
+    return folder
 
 
 class Server:
@@ -62,10 +72,12 @@ class Server:
     Args:
         checkout: folder of ComfyUI. base: an empty folder for its input, output, models and nodes.
         install: puts the pack into the folder custom_nodes. pip: whether the library is there as if by pip.
+        arguments: more of the command line. lacks: packages that are there, but shall not be found.
     """
 
-    def __init__(self, checkout, base, install=clone, pip=False):
+    def __init__(self, checkout, base, install=clone, pip=False, arguments=(), lacks=()):
         self.checkout, self.base, self.install, self.pip = Path(checkout), Path(base), install, pip
+        self.arguments, self.lacks = list(arguments), lacks
         self.log = self.base / "server.log"
         self.port = _free_port()
         self.address = f"127.0.0.1:{self.port}"
@@ -76,10 +88,12 @@ class Server:
         for name in ("input", "output", "temp", "user", "models"):
             (self.base / name).mkdir(exist_ok=True)
         shutil.copy2(ROOT / "tests" / "data" / "openface_like.csv", self.base / "input")
+        shutil.copy2(ROOT / "tests" / "data" / "face.png", self.base / "input" / "example.png")  # Load Image opens it
         command = [python_of(self.checkout), "main.py", "--cpu", "--port", str(self.port), "--base-directory"]
-        command += [self.base, "--disable-api-nodes", "--database-url", "sqlite:///:memory:"]
+        command += [self.base, "--disable-api-nodes", "--database-url", "sqlite:///:memory:", *self.arguments]
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         environment |= {"PYTHONPATH": str(ROOT)} if self.pip else {}
+        environment |= {"PYTHONPATH": str(hide(self.base / "hiding", self.lacks))} if self.lacks else {}
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.checkout, stdout=log, stderr=subprocess.STDOUT, env=environment
@@ -123,13 +137,7 @@ class Server:
 
     def post(self, path, data):
         """(status, JSON) of a request with a JSON body."""
-        request = urllib.request.Request(f"http://{self.address}{path}", json.dumps(data).encode())
-        request.add_header("Content-Type", "application/json")
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                status, body = answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            status, body = error.code, error.read()
+        status, body = request(self.address, path, data)
         return status, json.loads(body or b"null")
 
     def run(self, prompt, client="tests", at_progress=None) -> "Run":
@@ -155,17 +163,20 @@ class Run:
     Attributes:
         executed: ids of the nodes that ran, in order; cached: of those whose result was still there.
         outputs: what the page gets to show, by node. texts: what was written into nodes. error: of the run, or None.
+        progress: messages of the bars, in order. previews: pictures that nodes showed while they ran, as files.
     """
 
     def __init__(self, server, prompt_id, page, at_progress=None):
         self.server, self.executed, self.cached, self.outputs, self.texts = server, [], [], {}, {}
-        self.error = None
+        self.error, self.progress, self.previews = None, [], []
         end = time.monotonic() + RUN_S
         while time.monotonic() < end:
             kind, data = page.receive()
             if isinstance(kind, int):
                 if kind == 3:
                     self._text(data)
+                elif kind == 1:
+                    self.previews.append(data[4:])  # after the number of the format
                 continue
             if data.get("prompt_id", prompt_id) != prompt_id:
                 continue
@@ -173,9 +184,11 @@ class Run:
                 self.executed.append(data["node"])
             elif kind == "execution_cached":
                 self.cached = data["nodes"]
-            elif kind == "progress" and at_progress:
-                at_progress()
-                at_progress = None
+            elif kind == "progress":
+                self.progress.append(data)
+                if at_progress:
+                    at_progress()
+                    at_progress = None
             elif kind == "executed":
                 self.outputs[data["node"]] = data["output"]
             elif kind in ("execution_error", "execution_interrupted"):
@@ -245,8 +258,19 @@ class WebSocket:
         return message["type"], message["data"]
 
 
+def request(address, path, data):
+    """(status, body) of a request with a JSON body."""
+    wanted = urllib.request.Request(f"http://{address}{path}", json.dumps(data).encode())
+    wanted.add_header("Content-Type", "application/json")
+    try:
+        with urllib.request.urlopen(wanted, timeout=60) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
 def _ignored(folder, names):
-    return [name for name in names if name in ("__pycache__", "weights")]
+    return [name for name in names if name == "__pycache__"]
 
 
 def _free_port() -> int:

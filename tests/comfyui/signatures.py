@@ -10,7 +10,7 @@ from pathlib import Path
 
 GOLDEN = Path(__file__).with_name("signatures.json")
 KEPT = ("default", "min", "max", "step", "round", "multiline")
-MENUS_OF_FILES = {("AUFaceFromFile", "file")}
+MENUS_OF_FILES = {("AUFaceFromFile", "file"), ("AUFaceLoader", "model")}
 """Choices that depend on the machine."""
 
 
@@ -29,6 +29,8 @@ def _signature(node, info):
             if choices is not None:
                 one |= {"type": "COMBO", "choices": list(choices)}
             one |= {key: options[key] for key in KEPT if options.get(key) is not None}
+            if options.get("control_after_generate"):  # the page adds a widget, which has a value of its own
+                one["control_after_generate"] = True
             if (node, name) in MENUS_OF_FILES:
                 one = {key: value for key, value in one.items() if key not in ("choices", "default")}
             inputs.append(one)
@@ -56,6 +58,8 @@ def broken(old, new) -> list[str]:
             found = after["inputs"][place] if place < len(after["inputs"]) else {"id": "nothing", "type": ""}
             if (found["id"], found["type"]) != (one["id"], one["type"]):
                 said.append(f"{node}: input {place} was {one['id']} ({one['type']}), now it is {found['id']}")
+            if one.get("control_after_generate") != found.get("control_after_generate"):
+                said.append(f"{node}: after input {place} a widget comes or goes: control_after_generate has changed")
             gone = set(one.get("choices", ())) - set(found.get("choices", one.get("choices", ())))
             said += [f"{node}.{one['id']}: {choice!r} is no choice any more" for choice in sorted(gone)]
             for key, worse in (("min", lambda a, b: b > a), ("max", lambda a, b: b < a)):

@@ -61,6 +61,8 @@ def test_categories_are_translated(language):
         "AUFace",
         "expression",
         "structure",
+        "score",
+        "generate",
     }
 
 
@@ -87,7 +89,8 @@ def test_there_are_no_other_languages():
 @pytest.mark.parametrize("name", NODES)
 def test_every_node_has_a_page_whose_pictures_are_there(name):
     page = (DOCS / f"{name}.md").read_text("utf-8")
-    assert page.startswith("# AUFace ")
+    title = load(ROOT / "locales" / "en" / "nodeDefs.json")[name]["display_name"]
+    assert page.startswith(f"# {title}\n")
     for link in re.findall(r"!\[[^]]+\]\(([^)]+)\)", page):
         assert (DOCS / link).is_file(), link
 
@@ -141,9 +144,14 @@ def test_a_workflow_is_its_twin(path):
     for id, node in nodes.items():
         assert node["type"] == twin[id]["class_type"]
         values = iter(node["widgets_values"])
+        signature = NODES.get(node["type"], {"inputs": []})
+        controlled = [one["id"] for one in signature["inputs"] if one.get("control_after_generate")]
+        controlled += ["seed"] if node["type"] == "KSampler" else []
         found = {}
         for place in node["inputs"]:
             value = next(values) if "widget" in place else None
+            if place["name"] in controlled:
+                assert next(values) == "fixed"  # the page's own widget after it: a workflow gives the same twice
             value = links[place["link"]] if place["link"] is not None else value
             if "widget" in place or place["link"] is not None:
                 found[place["name"]] = value
@@ -260,15 +268,52 @@ def test_the_registry_gets_what_it_needs():
     assert {"tests/", "train_lora/"} <= set(ignored)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "comfyui_auface").rglob("*.py")), ids=lambda path: path.name)
-def test_the_pack_does_nothing_that_the_scanner_bans(path):
+def shipped():
+    """Python files in the registry's archive: what .comfyignore leaves of the packages and the folder itself."""
+    ignored = [line for line in (ROOT / ".comfyignore").read_text("utf-8").splitlines() if not line.startswith("#")]
+    folders = ["auface_diffusers", "comfyui_auface", "demo", "tests", "train_lora"]
+    kept = [ROOT / name for name in folders if f"{name}/" not in ignored]
+    return sorted([*ROOT.glob("*.py"), *(path for folder in kept for path in folder.rglob("*.py"))])
+
+
+@pytest.mark.parametrize("path", shipped(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_ships_does_nothing_that_the_scanner_bans(path):
     source = path.read_text("utf-8")
+    found = banned(source)
+    assert not found
+    if "comfyui_auface" in path.parts:
+        source.encode("cp1252")  # what a Windows console and old tools read
+
+
+def banned(source):
+    """Imports and calls that keep a pack out of the registry."""
     tree = ast.parse(source)
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert not imported & {"subprocess", "pickle", "urllib", "urllib.request", "requests", "socket", "ctypes"}
-    called = {
-        node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    }
-    assert not called & {"eval", "exec", "compile", "__import__"}
-    source.encode("cp1252")  # what a Windows console and old tools read
+    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    tops = {name.partition(".")[0] for name in imported}
+    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    modules = {"subprocess", "pickle", "dill", "marshal", "shelve", "urllib", "http", "requests", "socket", "ctypes"}
+    calls = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "torch.load"}
+    return tops & modules | called & calls
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["import subprocess", "from urllib.request import urlopen", "eval('1')", "os.system('x')", "import pickle"],
+)
+def test_what_the_scanner_bans_is_found(source):
+    assert banned(source)
+
+
+def test_the_page_needs_no_address_of_another_server():
+    for path in (ROOT / "comfyui_auface" / "web").rglob("*.js"):
+        source = path.read_text("utf-8")
+        assert not re.findall(r"\b(?:eval|Function|importScripts)\(|innerHTML|document\.write", source)
+        assert set(re.findall(r"https?://[^\"'\s]+", source)) <= {"http://www.w3.org/2000/svg"}
+        source.encode("ascii")
+
+
+def test_the_icon_is_small_and_square():
+    text = (ROOT / "comfyui_auface" / "web" / "icon.svg").read_text("utf-8")
+    width, height = (int(re.search(rf'{side}="(\d+)"', text)[1]) for side in ("width", "height"))
+    assert width == height <= 400

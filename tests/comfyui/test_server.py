@@ -23,6 +23,8 @@ from comfyui_auface.saying import negative
 
 pytestmark = pytest.mark.slow
 TWINS = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(Path(__file__).parent.glob("api/*.json"))}
+DOWNLOADS = {"08_au_controlnet_sd15"}
+"""Workflows of models that have to be downloaded: what is tested of them is in test_scoring.py."""
 CHECKOUTS = real_comfyui.checkouts()
 if not CHECKOUTS:
     warnings.warn(real_comfyui.MISSING, stacklevel=1)
@@ -39,7 +41,7 @@ def server(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def runs(server):
     """Every workflow, run once."""
-    return {name: server.run(prompt, client=name) for name, prompt in TWINS.items()}
+    return {name: server.run(prompt, client=name) for name, prompt in TWINS.items() if name not in DOWNLOADS}
 
 
 def node(kind, /, **inputs):
@@ -118,7 +120,10 @@ def test_english_is_what_the_nodes_say(server):
 def test_every_workflow_runs_to_its_end(runs):
     for name, run in runs.items():
         assert run.error is None, name
-        assert set(run.executed) == set(TWINS[name]), name
+        # equal nodes run once: two of a workflow, and the loaded model of several
+        there = [json.dumps(TWINS[name][id]) for id in (*run.executed, *run.cached)]
+        assert set(there) == {json.dumps(one) for one in TWINS[name].values()}, name
+        assert run.executed, name
         assert set(run.outputs) >= set(shown(name)), name
 
 

@@ -60,6 +60,20 @@ def test_an_interrupt_ends_the_sequence(pipe):
     assert len(frames.images) == len(frames.aus) == len(frames.edited) == 2
 
 
+def test_any_expressions_make_a_sequence(pipe):
+    frames = pipe.sequence(["0", SMILE, "0"], identity=7, seed=0, output_type="latent")
+    way = pipe.interpolate("0", SMILE, 3, identity=7, seed=0, output_type="latent")
+    assert [aus.format() for aus in frames.aus] == ["0", "6C+12D", "0"]
+    assert torch.equal(frames.codes[0], way.codes[0])
+    for row in (1, 2):
+        kept = ~frames.edited[row]
+        assert 0 < kept.float().mean() < 1
+        assert torch.equal(frames.codes[row][kept], frames.codes[row - 1][kept])
+    assert torch.equal(pipe.sequence([SMILE], identity=7, seed=0).codes, pipe(SMILE, identity=7, seed=[0]).codes)
+    with pytest.raises(ValueError, match="one person"):
+        pipe.sequence(["0"], identity=[1, 2])
+
+
 def test_nothing_moves_between_equal_ends(pipe):
     frames = pipe.interpolate(SMILE, SMILE, 3, identity=7, seed=0, output_type="latent")
     assert not frames.edited[1:].any()
