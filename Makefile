@@ -50,6 +50,7 @@ lint: .venv/dev.stamp  ## ruff and mypy
 bench: .venv/dev.stamp  ## speed of what has a number to reach
 	$(BIN)/python tests/bench_facs.py
 	$(BIN)/python tests/bench_anatomy.py
+	$(BIN)/python tests/bench_data.py
 	@if [ -f $(WEIGHTS) ]; then $(BIN)/python tests/bench_generator.py; \
 	else echo "This checkout has no embedded weights ($(WEIGHTS)): the generator is not measured"; fi
 
@@ -69,6 +70,7 @@ comfyui:  ## two versions of ComfyUI for the slow tests of the nodes, from COMFY
 	test -x $(COMFYUI_AT)/venv/bin/python || $(PYTHON) -m venv $(COMFYUI_AT)/venv
 	$(COMFYUI_AT)/venv/bin/pip install -q $(COMFYUI_TORCH)
 	$(COMFYUI_AT)/venv/bin/pip install -q -r $(COMFYUI_AT)/ComfyUI/requirements.txt
+	$(COMFYUI_AT)/venv/bin/pip install -q -r requirements.txt
 	set -e; own=$(COMFYUI_AT)/ComfyUI-$(COMFYUI_OLD)/venv; \
 	test -x $$own/bin/python || $(PYTHON) -m venv $$own; \
 	site='import sysconfig; print(sysconfig.get_path("purelib"))'; \

@@ -22,6 +22,14 @@ def run_synth(config: str, overrides: Sequence[str], show: Show) -> dict[str, An
     return synth(load_config(SynthConfig, config, overrides), show)
 
 
+def run_data(config: str, overrides: Sequence[str], show: Show) -> dict[str, Any]:
+    """Make a data set of labelled pictures."""
+    from train_lora.data.prepare import prepare
+    from train_lora.data.prepare_config import PrepareConfig
+
+    return prepare(load_config(PrepareConfig, config, overrides), show)
+
+
 def run_tokenizer(config: str, overrides: Sequence[str], show: Show) -> dict[str, Any]:
     """Train faces to codes and back."""
     from train_lora.stages.tokenizer import TokenizerConfig, TokenizerStage
@@ -50,6 +58,22 @@ def run_estimator(config: str, overrides: Sequence[str], show: Show) -> dict[str
     return _train(EstimatorConfig, EstimatorStage, config, overrides)
 
 
+def run_adapter(config: str, overrides: Sequence[str], show: Show) -> dict[str, Any]:
+    """Train an adapter of the generator."""
+    from accelerate import PartialState
+
+    from train_lora.memory import check
+    from train_lora.stages.adapter import AdapterConfig, AdapterStage
+
+    def fitting(settings: AdapterConfig) -> AdapterStage:
+        stage = AdapterStage(settings)
+        if settings.memory:
+            check(stage, settings.train, PartialState().num_processes)
+        return stage
+
+    return _train(AdapterConfig, fitting, config, overrides)
+
+
 def run_report(config: str, overrides: Sequence[str], show: Show) -> dict[str, Any]:
     """Measure a generator."""
     from train_lora.report import ReportConfig, report
@@ -71,7 +95,7 @@ def run_export(config: str, overrides: Sequence[str], show: Show) -> dict[str, A
     return export(load_config(ExportConfig, config, overrides))
 
 
-def _train(kind: type[Any], stage: type[Any], path: str, overrides: Sequence[str]) -> dict[str, Any]:
+def _train(kind: type[Any], stage: Callable[[Any], Any], path: str, overrides: Sequence[str]) -> dict[str, Any]:
     from train_lora.loop import train
 
     config = load_config(kind, path, overrides)
@@ -81,10 +105,12 @@ def _train(kind: type[Any], stage: type[Any], path: str, overrides: Sequence[str
 
 COMMANDS = {
     "synth": run_synth,
+    "data": run_data,
     "tokenizer": run_tokenizer,
     "align": run_align,
     "generator": run_generator,
     "estimator": run_estimator,
+    "adapter": run_adapter,
     "report": run_report,
     "ablate": run_ablate,
     "export": run_export,

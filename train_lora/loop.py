@@ -325,11 +325,12 @@ class _Run:
         self.accelerator.wait_for_everyone()
 
     def _export(self, report: Mapping[str, Any]) -> None:
-        """``model``: the averaged weights and a card."""
+        """``model``: the averaged weights and a card, which the stage may write itself."""
         name = type(self.stage).__name__.removesuffix("Stage").lower()
         with new_folder(self.out / "model") as folder, self._averaged():
             self.stage.export(self.bare[self.names[0]], folder, {**report, "train": self.description.get("train")})
-            (folder / "README.md").write_text(card(name, self.description, report), encoding="utf-8")
+            if not (folder / "README.md").exists():  # a stage may know more
+                (folder / "README.md").write_text(card(name, self.description, report), encoding="utf-8")
 
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:

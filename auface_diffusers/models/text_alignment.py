@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.loaders import PeftAdapterMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -59,7 +60,7 @@ class TextAlignmentOutput(BaseOutput):
     levels: Tensor
 
 
-class TextAlignment(SafetensorsOnly, ModelMixin, ConfigMixin):
+class TextAlignment(SafetensorsOnly, ModelMixin, ConfigMixin, PeftAdapterMixin):
     """A text encoder with heads that read action units out of a description.
 
     One learned query a channel looks at the words of the encoder; what it gathers says whether the channel is active

@@ -21,6 +21,7 @@ from auface_diffusers.models.checkpoints import is_folder, refuse_pickles
 from auface_diffusers.models.face_tokenizer import FaceTokenizer
 from auface_diffusers.models.face_transformer import FaceTransformer
 from auface_diffusers.models.text_alignment import TextAlignment
+from auface_diffusers.pipelines.adapters import AdaptablePipeline
 from auface_diffusers.schedulers import MaskedTokenScheduler
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ DTYPE = "dtype" if hasattr(pipeline_utils, "_resolve_dtype") else "torch_dtype"
 """What this diffusers calls the argument; ours takes both."""
 
 
-class StoredPipeline(DiffusionPipeline):
+class StoredPipeline(AdaptablePipeline):
     """Components that belong together, loaded from safetensors only; the steps stand in `steps`.
 
     Args:

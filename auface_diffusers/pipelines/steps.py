@@ -89,12 +89,15 @@ class FacePipeline(StoredPipeline):
         return AUSet.from_vector([round(level, READ_DIGITS) for level in levels], self.text_alignment.channels)
 
     def _fits(self, text: str) -> bool:
-        found = self.tokenizer(text, truncation=False, verbose=False)["input_ids"]
+        found = self.tokenizer(self.with_triggers([text])[0], truncation=False, verbose=False)["input_ids"]
         return len(found) <= int(self.text_alignment.config["max_length"])
 
     def encode_prompt(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """``text`` (B, L, D), ``text_mask`` (B, L) and ``embedding`` (B, D) of texts, for the transformer."""
-        ids, mask = self._tokens(list(texts))
+        """``text`` (B, L, D), ``text_mask`` (B, L) and ``embedding`` (B, D) of texts, for the transformer.
+
+        Trigger words of adapters come before the texts.
+        """
+        ids, mask = self._tokens(self.with_triggers(texts))
         read = self.text_alignment(ids, mask)
         return {"text": read.hidden_states, "text_mask": mask, "embedding": read.embedding}
 

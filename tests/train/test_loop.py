@@ -24,10 +24,12 @@ from auface_diffusers.models.face_tokenizer import FaceTokenizer
 from train_lora.__main__ import COMMANDS, main
 from train_lora.ablate import AblateConfig
 from train_lora.config import ConfigError, load_config
+from train_lora.data.prepare_config import PrepareConfig
 from train_lora.data.synth import SynthConfig
 from train_lora.export import ExportConfig
 from train_lora.loop import LoopConfig, learning_rate
 from train_lora.report import ReportConfig
+from train_lora.stages.adapter import AdapterConfig
 from train_lora.stages.align import AlignConfig
 from train_lora.stages.estimator import EstimatorConfig
 from train_lora.stages.generator import GeneratorConfig
@@ -598,6 +600,8 @@ def test_tensorboard_has_each_step_once(tmp_path):
 
 KINDS = {"align": AlignConfig, "estimator": EstimatorConfig, "generator": GeneratorConfig}
 KINDS |= {"synth": SynthConfig, "tokenizer": TokenizerConfig, "faces": SynthConfig, "decoder": TokenizerConfig}
+KINDS |= {"bp4d": PrepareConfig, "folder": PrepareConfig}
+KINDS |= {"adapter": AdapterConfig, "smoke": AdapterConfig}
 KINDS |= {"report": ReportConfig, "export": ExportConfig, "ablate": AblateConfig}
 TOMLS = [path for path in sorted(CONFIGS.rglob("*.toml")) if path.name != "aus.toml"]  # a table, no configuration
 

@@ -1,9 +1,13 @@
-"""Faces for training: from shards on disk, or drawn on the fly. Both give the same kind of batch."""
+"""Faces for training: from shards on disk, or drawn on the fly. Both give the same kind of batch.
+
+Pictures of real people (`train_lora.data.prepare`) come as the same batch with NaN where nobody knows.
+"""
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,24 +21,29 @@ from torch import Tensor
 
 from auface_diffusers.anatomy import Appearance
 from auface_diffusers.facs import units
-from train_lora.data.shards import shard_name
+from train_lora.data.shards import DATA_FILE, REPEATS, shard_name
+from train_lora.data.split import repeated
 from train_lora.data.synth import CONFIG_FILE, SynthConfig, draw_samples
 
 IMAGE_ENDINGS = ("png", "webp")
+IDENTITY = 46
+"""Numbers of an identity code."""
+NO_PART = -1
+"""In a part map that a picture does not have."""
 DAMAGE = (OSError, ValueError, KeyError, StopIteration, SyntaxError)
 """What decoding a damaged sample may raise."""
 
 
 @dataclass(frozen=True)
 class FaceBatch:
-    """Samples of `train_lora.data.synth`, B of them.
+    """Samples of `train_lora.data.synth` or pictures of `train_lora.data.prepare`, B of them.
 
     Attributes:
         images: (B, 3, S, S) float32 in [0, 1].
-        parts: (B, S, S) int64, see ``anatomy.render_tables.PARTS``.
-        landmarks: (B, 68, 2) float32, x and y as shares of the image.
-        levels: (B, C) float32, effective levels 0..5 in the order of ``units.channels``.
-        identity: (B, 46). pose: (B, 3) and gaze: (B, 2) in degrees.
+        parts: (B, S, S) int64, see ``anatomy.render_tables.PARTS``; `NO_PART` of a picture.
+        landmarks: (B, 68, 2) float32, x and y as shares of the image; NaN of a picture without.
+        levels: (B, C) float32, effective levels 0..5 in the order of ``units.channels``; NaN where unknown.
+        identity: (B, 46). pose: (B, 3) and gaze: (B, 2) in degrees. All NaN of a picture.
         labels: the sample's whole label, with texts and rules.
     """
 
@@ -53,6 +62,12 @@ class FaceBatch:
         return replace(self, **moved)
 
     @property
+    def scored(self) -> Tensor:
+        """(B, C) bool, on the CPU: false where a unit is there but nobody has scored its level."""
+        missing = [set(label.get("unscored", ())) for label in self.labels]
+        return torch.tensor([[name not in row for name in units.channels] for row in missing])
+
+    @property
     def appearances(self) -> list[Appearance]:
         """How each face looks."""
         return [Appearance.from_dict(label["attributes"]) for label in self.labels]
@@ -63,7 +78,9 @@ class FacesConfig:
     """Where faces come from; table ``[data]`` of a configuration.
 
     Attributes:
-        shards: folder of ``train_lora synth``; or empty, to draw faces while training.
+        shards: folder of ``train_lora synth``, or a split of ``train_lora data``; or empty, to draw faces while
+            training.
+        balanced: pictures of rare units come more often in an epoch, as the split's `REPEATS` says.
         faces: how many; of shards, 0 is all; of drawn ones, the length of an epoch.
         size, framing, people, first_person, posed, seed: of drawn faces, see `SynthConfig`.
     """
@@ -76,13 +93,29 @@ class FacesConfig:
     first_person: int = 0
     posed: float = 0.5
     seed: int = 0
+    balanced: bool = False
 
-    def open(self) -> ShardSource | RenderSource:
-        """The source. Raises `ValueError` for a folder without enough shards, or an epoch of no faces."""
+    def open(self, pictures: bool = False) -> ShardSource | RenderSource:
+        """The source.
+
+        Args:
+            pictures: whether the caller can do with pictures, which have neither part map nor identity.
+
+        Raises:
+            ValueError: a folder without enough shards, or with shards that will not do; or an epoch of no faces.
+        """
         if self.faces < 0:
             raise ValueError(f"data: faces {self.faces} is below 0")
         if self.shards:
-            return ShardSource(Path(self.shards), self.faces)
+            source = ShardSource(Path(self.shards), self.faces, self.balanced)
+            if source.pictures and not pictures:
+                raise ValueError(
+                    f"{self.shards} holds pictures, which have no part map, no identity and no look: this stage needs "
+                    "faces of python -m train_lora synth"
+                )
+            return source
+        if self.balanced:
+            raise ValueError("data: balanced repeats pictures of train_lora data, and no shards are named")
         if self.faces < 1:
             raise ValueError("data: name a folder of shards, or say how many faces an epoch of drawn ones has")
         config = SynthConfig(
@@ -106,11 +139,13 @@ class ShardSource:
         ValueError: no shards, a missing or damaged one, fewer faces than asked for, or shards of other units.
     """
 
-    def __init__(self, folder: Path, faces: int = 0) -> None:
+    def __init__(self, folder: Path, faces: int = 0, balanced: bool = False) -> None:
         self.paths = sorted(folder.glob("faces-*.tar"))
-        if not self.paths or not (folder / CONFIG_FILE).exists():
-            raise ValueError(f"{folder} holds no shards: make them with python -m train_lora synth")
-        made_with = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        told = next((folder / name for name in (CONFIG_FILE, DATA_FILE) if (folder / name).exists()), None)
+        if not self.paths or told is None:
+            raise ValueError(f"{folder} holds no shards: make them with python -m train_lora synth, or data")
+        self.pictures = told.name == DATA_FILE
+        made_with = json.loads(told.read_text(encoding="utf-8"))
         if made_with["channels"] != list(units.channels):
             raise ValueError(f"{folder} was made with other action units: delete it and make the shards again")
         self.entries: list[dict[str, tuple[int, int, int]]] = []
@@ -123,6 +158,8 @@ class ShardSource:
         if len(self.entries) < faces:
             raise ValueError(f"{folder} holds {len(self.entries)} faces, {faces} are asked for")
         self.entries = self.entries[: faces or None]
+        if balanced:
+            self.entries = [self.entries[number] for number in repeated(_factors(folder, len(self.entries)))]
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -171,23 +208,52 @@ def collate(samples: Sequence[dict[str, bytes]]) -> FaceBatch:
     """Decode samples into a batch."""
     labels = tuple(json.loads(sample["json"]) for sample in samples)
     pictures = [np.asarray(Image.open(io.BytesIO(_image(sample))).convert("RGB")) for sample in samples]
-    parts = [np.asarray(Image.open(io.BytesIO(sample["parts.png"]))) for sample in samples]
+    parts = [_parts(sample, label) for sample, label in zip(samples, labels, strict=True)]
     images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().div(255).contiguous()
 
-    def column(name: str) -> Tensor:
-        return torch.tensor([label[name] for label in labels], dtype=torch.float32)
+    def column(name: str, width: int) -> Tensor:
+        rows = [[math.nan] * width if _is_picture(label) else label[name] for label in labels]
+        return torch.tensor(rows, dtype=torch.float32)
 
-    points = torch.tensor([label["landmarks"]["ibug68"] for label in labels], dtype=torch.float32)
+    unknown = {None: math.nan}
+    levels = [[unknown.get(x, x) for x in label["effective_levels"].values()] for label in labels]
+    points = torch.tensor([_points(label) for label in labels], dtype=torch.float32)
     return FaceBatch(
         images=images,
         parts=torch.from_numpy(np.stack(parts)).long(),
         landmarks=points / images.shape[-1],
-        levels=torch.tensor([list(label["effective_levels"].values()) for label in labels], dtype=torch.float32),
-        identity=column("identity"),
-        pose=column("pose"),
-        gaze=column("gaze"),
+        levels=torch.tensor(levels, dtype=torch.float32),
+        identity=column("identity", IDENTITY),
+        pose=column("pose", 3),
+        gaze=column("gaze", 2),
         labels=labels,
     )
+
+
+def _is_picture(label: dict[str, Any]) -> bool:
+    """Whether a sample is a picture: only these say who has labelled them."""
+    return "origin" in label
+
+
+def _parts(sample: dict[str, bytes], label: dict[str, Any]) -> np.ndarray:
+    if _is_picture(label):
+        return np.full((label["size"], label["size"]), NO_PART)
+    return np.asarray(Image.open(io.BytesIO(sample["parts.png"])))
+
+
+def _points(label: dict[str, Any]) -> list[list[float]]:
+    if _is_picture(label) and "landmarks" not in label:
+        return [[math.nan] * 2] * 68
+    points: list[list[float]] = label["landmarks"]["ibug68"]
+    return points
+
+
+def _factors(folder: Path, count: int) -> np.ndarray:
+    path = folder / REPEATS
+    if not path.exists():
+        raise ValueError(f"{folder} has no {path.name}: only the training split of train_lora data can be balanced")
+    factors: np.ndarray = np.load(path)
+    return factors[:count]
 
 
 def _image(sample: dict[str, bytes]) -> bytes:

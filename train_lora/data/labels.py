@@ -92,6 +92,22 @@ def observed_levels(
     return Labels(shown, present, seen & counts, seen & (shown >= TRACE[0]))
 
 
+def labels_where_known(
+    levels: Tensor, scored: Tensor, pose: Tensor, gaze: Tensor, turns: Tensor, channels: Sequence[str] | None = None
+) -> Labels:
+    """`observed_levels` of pictures of which not all is known: NaN counts as nothing, and its label does not count.
+
+    Args:
+        levels: (B, C) in 0..5, NaN where unknown.
+        scored: (B, C) bool, false where a unit is there and its level is a guess.
+        pose, gaze: NaN where unknown. A unit that turns head or eyes is then judged by its own label alone.
+        turns, channels: see `observed_levels`.
+    """
+    known = ~levels.isnan()
+    found = observed_levels(levels.nan_to_num(), pose.nan_to_num(), gaze.nan_to_num(), turns, channels)
+    return found._replace(mask=found.mask & known, graded=found.graded & known & scored.to(known.device))
+
+
 def visible(levels: Tensor, yaw: Tensor, channels: Sequence[str]) -> Tensor:
     """Which labels (B, C) a picture can show: no gaze behind closed lids, no far side of a head that is turned away.
 

@@ -11,6 +11,11 @@ from pathlib import Path
 Sample = Mapping[str, bytes]
 """File contents by ending, such as ``{"json": b"...", "webp": b"..."}``."""
 
+DATA_FILE = "data.json"
+"""Beside the shards of pictures (`train_lora.data.prepare`): the channels of their levels."""
+REPEATS = "repeats.npy"
+"""Beside training shards of pictures: how often each comes in an epoch, see `train_lora.data.split.repeats`."""
+
 
 def shard_name(number: int) -> str:
     """``"faces-000012.tar"``."""

@@ -12,9 +12,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +24,12 @@ from torch import Tensor
 from auface_diffusers.anatomy import Camera, HeadModel, project_points, render, sample_appearances, sample_identity
 from auface_diffusers.facs import AUSet, describe, resolve, units
 from auface_diffusers.facs.describe import STYLES
+from train_lora.data.engine import ENGINES, spread
 from train_lora.data.sample_aus import SHARES, sample_aus
 from train_lora.data.shards import Sample, shard_name, write_shard
 
 BATCH = 8
 FORMATS = ("webp", "png")
-ENGINES = ("local", "ray")
 CONFIG_FILE = "synth.json"
 POSE = (20.0, 12.0, 8.0)
 """Standard deviations of head yaw, pitch and roll, degrees; cut at two."""
@@ -212,7 +210,7 @@ def synth(config: SynthConfig, progress: Callable[[int, int], None] | None = Non
     _claim(out, config)
     missing = [number for number in range(config.shards) if not (out / shard_name(number)).exists()]
     made = config.shards - len(missing)
-    for _ in _run(config, missing):
+    for _ in spread(_make_shard, config, missing, config.workers, config.engine):
         made += 1
         if progress:
             progress(made, config.shards)
@@ -244,28 +242,3 @@ def _make_shard(config: SynthConfig, number: int) -> int:
     path = Path(config.out) / shard_name(number)
     write_shard(path, make_samples(config, number * config.per_shard, config.per_shard))
     return number
-
-
-def _run(config: SynthConfig, missing: list[int]) -> Iterator[int]:
-    """Make shards; yield the number of each when it is there."""
-    if config.engine == "ray":
-        try:
-            import ray  # an optional way to spread the work over machines
-        except ModuleNotFoundError:
-            raise ModuleNotFoundError('engine "ray" needs ray: pip install ray, or engine "local"') from None
-
-        task = ray.remote(_make_shard)
-        waiting = [task.remote(config, number) for number in missing]
-        while waiting:
-            (done,), waiting = ray.wait(waiting)
-            yield ray.get(done)
-    elif config.workers == 1 or len(missing) < 2:
-        for number in missing:
-            yield _make_shard(config, number)
-    else:
-        pool = ProcessPoolExecutor(min(config.workers, len(missing)), get_context("spawn"))
-        try:
-            for job in as_completed([pool.submit(_make_shard, config, number) for number in missing]):
-                yield job.result()
-        finally:
-            pool.shutdown(cancel_futures=True)

@@ -29,7 +29,7 @@ from train_lora.data.augment import (
     move_points,
 )
 from train_lora.data.faces import FaceBatch, FacesConfig
-from train_lora.data.labels import Labels, observed_levels
+from train_lora.data.labels import Labels, labels_where_known
 from train_lora.loop import LoopConfig, Step
 from train_lora.stages.build import make
 from train_lora.stages.sheets import rows
@@ -72,8 +72,8 @@ class EstimatorStage:
 
     def __init__(self, config: EstimatorConfig) -> None:
         self.config = config
-        self.source = config.data.open()
-        self.held_out = config.held_out.open()
+        self.source = config.data.open(pictures=True)
+        self.held_out = config.held_out.open(pictures=True)
         torch.manual_seed(config.train.seed)  # the first weights
         model = AUEstimator.from_pretrained(config.start).float() if config.start else make(AUEstimator, config.model)
         self.channels = tuple(model.channels)
@@ -97,13 +97,13 @@ class EstimatorStage:
         cost = F.binary_cross_entropy_with_logits(
             out.presence_logits.float(), present, pos_weight=present.new_tensor(4.0), reduction="none"
         )
-        presence = (cost * counts).sum() / counts.sum()
+        presence = (cost * counts).sum() / counts.sum().clamp(min=1)
         near = F.smooth_l1_loss(out.level.float() / MAX_LEVEL, labels.levels / MAX_LEVEL, beta=0.1, reduction="none")
         level = (near * labels.graded).sum() / labels.graded.sum().clamp(min=1)
-        place = F.smooth_l1_loss(out.landmarks, points, beta=0.01)
+        place = _distance(out.landmarks, points, beta=0.01)
         parts = {"presence": self.config.presence_weight * presence, "level": self.config.level_weight * level}
         parts["landmarks"] = self.config.landmark_weight * place
-        moved = F.smooth_l1_loss(out.motion / MOTION_SCALE, motion / MOTION_SCALE, beta=0.2)
+        moved = _distance(out.motion / MOTION_SCALE, motion / MOTION_SCALE, beta=0.2)
         parts["motion"] = self.config.motion_weight * moved
         yield "estimator", torch.stack(list(parts.values())).sum(), {k: float(v.detach()) for k, v in parts.items()}
 
@@ -111,9 +111,9 @@ class EstimatorStage:
         """Changed pictures, half of them mirrored, what they show, their iBUG points, and how far these have moved."""
         images = self._repaint(batch.images, seeds) if self.tokenizer is not None else batch.images
         images = augment(images, seeds, self.config.strength)
-        pose = batch.pose.clone()
+        pose = batch.pose.nan_to_num()
         pose[:, 2] += added_roll(seeds, self.config.strength).to(pose)
-        labels = observed_levels(batch.levels, pose, batch.gaze, self.turns.to(pose))
+        labels = labels_where_known(batch.levels, batch.scored, pose, batch.gaze, self.turns.to(pose))
         flip = torch.tensor([seed // 3 % 2 == 1 for seed in seeds], device=pose.device)
         mirrored, _ = mirror(images, labels.levels, self.channels)
         images = torch.where(flip[:, None, None, None], mirrored, images)
@@ -126,12 +126,15 @@ class EstimatorStage:
         return images, labels, points, motion
 
     def _motion(self, batch: FaceBatch) -> Tensor:
-        """(B, 68, 3) dm: the iBUG points of the expression against those at rest, the head upright."""
-        with torch.no_grad():
-            skin = batch.levels * self.skin.to(batch.levels)
-            self.head.to(batch.levels.device)
-            moved: Tensor = self.head(batch.identity, skin).landmarks68 - self.head(batch.identity).landmarks68
-        return moved
+        """(B, 68, 3) dm: the iBUG points of the expression against those at rest, head upright; NaN of pictures."""
+        made = batch.identity.isfinite().all(1)
+        motion = torch.full((*batch.landmarks.shape[:2], 3), torch.nan, device=made.device)
+        if made.any():
+            with torch.no_grad():
+                identity, skin = batch.identity[made], batch.levels[made] * self.skin.to(batch.levels)
+                self.head.to(batch.levels.device)
+                motion[made] = self.head(identity, skin).landmarks68 - self.head(identity).landmarks68
+        return motion
 
     def _repaint(self, images: Tensor, seeds: tuple[int, ...]) -> Tensor:
         assert self.tokenizer is not None
@@ -149,7 +152,7 @@ class EstimatorStage:
         logits, read, labels = [], [], []
         for begin in range(0, len(source), 64):
             batch = source.__getitems__(list(range(begin, min(begin + 64, len(source)))))
-            labels.append(observed_levels(batch.levels, batch.pose, batch.gaze, self.turns.cpu()))
+            labels.append(labels_where_known(batch.levels, batch.scored, batch.pose, batch.gaze, self.turns.cpu()))
             with torch.no_grad():
                 out = model(batch.images.to(model.device))
             logits.append(out.presence_logits.float().cpu())
@@ -178,7 +181,7 @@ class EstimatorStage:
         Covered is what passes the gate of AAAD on these and on held-out faces, see `metrics.calibration.gate`.
         """
         model.eval()
-        logits, _, labels = self._read(model, self.config.calibration.open())
+        logits, _, labels = self._read(model, self.config.calibration.open(pictures=True))
         fitted = fit_calibration(logits.numpy(), labels.states(), self.channels)
         blind = gate(fitted.apply(logits.numpy()), labels.states(), self.channels)
         logits, read, labels = self._read(model, self.held_out)
@@ -205,3 +208,13 @@ class EstimatorStage:
                 f"{int(name not in blind)}"
             )
         (folder / "channels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _distance(value: Tensor, target: Tensor, beta: float) -> Tensor:
+    """Smooth L1 distance, a mean over what is known of ``target``; 0 if nothing is (NaN)."""
+    known = target.isfinite()
+    if known.all():
+        return F.smooth_l1_loss(value, target, beta=beta)
+    # of the value itself where there is no target, so that its gradient is 0 and not missing
+    off = F.smooth_l1_loss(value, torch.where(known, target, value.detach()), beta=beta, reduction="sum")
+    return off / known.sum().clamp(min=1)

@@ -83,6 +83,11 @@ class GeneratorConfig:
 class GeneratorStage:
     """See `train_lora.loop.Stage`."""
 
+    player = "transformer"
+    """What is trained."""
+    trains_text = False
+    """Whether gradients reach the text model."""
+
     def __init__(self, config: GeneratorConfig) -> None:
         self.config = config
         self.tokenizer = FaceTokenizer.from_pretrained(config.tokenizer).eval().requires_grad_(False)
@@ -127,7 +132,7 @@ class GeneratorStage:
 
     def losses(self, batch: PreparedBatch, step: Step) -> Iterator[tuple[str, Tensor, Mapping[str, float]]]:
         """Cross entropy of the codes that are masked."""
-        model = self.players["transformer"]
+        model = self.players[self.player]
         device = next(model.parameters()).device
         self._to(device)
         generators = [torch.Generator().manual_seed(seed) for seed in step.seeds]
@@ -135,8 +140,8 @@ class GeneratorStage:
         ratio = self.scheduler.mask_share(draws[:, 0])
         masked, where = self.scheduler.mask(batch.codes, ratio, generators)
         every = draws[:, 1] < self.config.drop_all
-        dropped = {name: every | (draws[:, 2 + i] < self.config.drop) for i, name in enumerate(SOURCES)}
-        dropped |= self._left_out(len(draws))
+        never = self._left_out(batch.labels)
+        dropped = {name: every | never[name] | (draws[:, 2 + i] < self.config.drop) for i, name in enumerate(SOURCES)}
         texts = [self._text(label, seed) for label, seed in zip(batch.labels, step.seeds, strict=True)]
         weight = 1 + self.config.feature_weight * self._cells(batch.landmarks)  # (B, N)
         batch = batch.to(device)
@@ -146,7 +151,7 @@ class GeneratorStage:
         counted = weight.to(device)[where]
         loss = (cost * counted).sum() / counted.sum()
         hit = (logits[where].argmax(-1) == batch.codes[where]).float().mean()
-        yield "transformer", loss, {"accuracy": float(hit)}
+        yield self.player, loss, {"accuracy": float(hit)}
 
     def _text(self, label: Mapping[str, Any], seed: int) -> str:
         """One of the many texts of a face: the processor's, or free words."""
@@ -178,7 +183,7 @@ class GeneratorStage:
             max_length=self.text.config["max_length"],
             return_tensors="pt",
         ).to(batch.codes.device)
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.trains_text and torch.is_grad_enabled()):
             read = self.text(encoded["input_ids"], encoded["attention_mask"])
         return given | {
             "text": read.hidden_states.float(),
@@ -186,8 +191,14 @@ class GeneratorStage:
             "embedding": read.embedding.float(),
         }
 
-    def _left_out(self, batch: int) -> dict[str, Tensor]:
-        return {name: torch.ones(batch, dtype=torch.bool) for name in self.config.leave_out}
+    def _left_out(self, labels: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """By source, (B,) bool: what is never given, or not known of a face."""
+        return {
+            name: torch.tensor(
+                [name in self.config.leave_out or name in label.get("unknown_sources", ()) for label in labels]
+            )
+            for name in SOURCES
+        }
 
     def _to(self, device: torch.device) -> None:
         if self.text.device != device:
@@ -205,7 +216,7 @@ class GeneratorStage:
         generators = [torch.Generator().manual_seed(row) for row in range(len(codes))]
         self.scheduler.set_timesteps(steps)
         for timestep in self.scheduler.timesteps:
-            logits = model(codes, **conditions, dropped=self._left_out(len(codes)))
+            logits = model(codes, **conditions, dropped=self._left_out(batch.labels))
             codes = self.scheduler.step(logits, timestep, codes, generators).prev_sample
         return self.tokenizer.decode(codes)
 
@@ -222,7 +233,7 @@ class GeneratorStage:
             self._to(model.device)
             moved = batch.to(model.device)
             conditions = self._conditions(moved, [label["texts"]["anatomical"] for label in batch.labels])
-            logits = model(masked.to(model.device), **conditions, dropped=self._left_out(len(numbers)))
+            logits = model(masked.to(model.device), **conditions, dropped=self._left_out(batch.labels))
             loss = F.cross_entropy(logits[where.to(model.device)].float(), moved.codes[where.to(model.device)])
             totals["loss"] = totals.get("loss", 0.0) + float(loss) * len(numbers) / count
             if self.estimator is not None:
