@@ -6,7 +6,7 @@ import comfy.model_management
 import torch
 
 from comfyui_auface.expression import choose
-from comfyui_auface.models import WholePatcher
+from comfyui_auface.models import managed
 from comfyui_auface.scoring import CHUNK, DETECTORS, FACES
 
 IMAGE_BYTES = 16 * 2**20
@@ -37,9 +37,4 @@ def _made(name: str, find: bool):
     network = getattr(detector, "estimator", None)
     if network is None:
         return detector, None
-    patcher = WholePatcher(
-        torch.nn.ModuleDict({"estimator": network}),  # the manager notes the device in an attribute of it
-        load_device=comfy.model_management.get_torch_device(),
-        offload_device=comfy.model_management.unet_offload_device(),
-    )
-    return detector, patcher
+    return detector, managed(torch.nn.ModuleDict({"estimator": network}))

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from comfyui_auface import generating as g
-from comfyui_auface.types import MAX_SEED, angle
+from comfyui_auface.types import MAX_SEED, turn_inputs
 
 FaceModelSocket = io.Custom("AUFACE_MODEL")
 """Carries a `models.FaceModel`."""
@@ -48,11 +48,7 @@ def scene_inputs() -> list[io.Input]:
             "Sides are the person's. Empty: as the seed has it.",
         ),
         _words("background", "background", (*g.BACKGROUNDS, *g.COLORS), "A kind or a colour; any takes the seed's."),
-        angle("yaw", "head yaw", "Degrees the head turns to the person's left (right in the image). 0 looks ahead."),
-        angle("pitch", "head pitch", "Degrees the head is raised; below 0 it is lowered."),
-        angle("roll", "head roll", "Degrees the head leans to the person's left shoulder."),
-        angle("gaze_yaw", "gaze yaw", "Degrees the eyes turn to the person's left, the head staying where it is."),
-        angle("gaze_pitch", "gaze pitch", "Degrees the eyes look up; below 0 they look down."),
+        *turn_inputs(),
     ]
 
 

@@ -160,7 +160,7 @@ def aaad_of(
         raise ValueError(
             f"average over units: AAAD needs {least} images that ask for a unit and {least} that ask for its absence; "
             f"here no unit has more than {most} of each. Score more faces of different expressions at once, lower "
-            "'images a unit needs', or average over faces"
+            "'images needed', or average over faces"
         )
     return score.aaad, score.interval
 

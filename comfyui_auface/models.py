@@ -117,7 +117,7 @@ def load_model(name: str, folder: Path | None, dtype: str, attention: str) -> Fa
         raise ValueError(f"model {name!r}: {error}") from error
     pipe.set_progress_bar_config(disable=True)
     modules = VQAUFace({part: getattr(pipe, part).eval() for part in PARTS})
-    return FaceModel(name, folder or WEIGHTS / "default", pipe, _managed(modules), attention)
+    return FaceModel(name, folder or WEIGHTS / "default", pipe, managed(modules), attention)
 
 
 def check_attention(attention: str) -> None:
@@ -183,10 +183,10 @@ def _estimator(folder: Path, version: object) -> WholePatcher:
 
     with _quiet():
         loaded: Any = AUEstimator.from_pretrained(folder, local_files_only=True)
-    return _managed(torch.nn.ModuleDict({"estimator": loaded.float().eval()}))
+    return managed(torch.nn.ModuleDict({"estimator": loaded.float().eval()}))
 
 
-def _managed(modules: torch.nn.ModuleDict) -> WholePatcher:
+def managed(modules: torch.nn.ModuleDict) -> WholePatcher:
     """A container: the manager notes the device in an attribute, which diffusers' own models compute."""
     return WholePatcher(modules, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device())
 

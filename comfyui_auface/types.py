@@ -44,14 +44,21 @@ def angle(name: str, label: str, tip: str) -> io.Float.Input:
     return io.Float.Input(name, display_name=label, default=0.0, min=-90.0, max=90.0, step=1.0, round=0.1, tooltip=tip)
 
 
-def place_inputs() -> list[io.Input]:
-    """Inputs that say where head and eyes turn, and which units are drawn: those of every node that draws a head."""
+def turn_inputs() -> list[io.Input]:
+    """Inputs that say where head and eyes turn."""
     return [
         angle("yaw", "head yaw", "Degrees the head turns to the person's left (right in the image). 0 looks ahead."),
         angle("pitch", "head pitch", "Degrees the head is raised; below 0 it is lowered."),
         angle("roll", "head roll", "Degrees the head leans to the person's left shoulder."),
         angle("gaze_yaw", "gaze yaw", "Degrees the eyes turn to the person's left, the head staying where it is."),
         angle("gaze_pitch", "gaze pitch", "Degrees the eyes look up; below 0 they look down."),
+    ]
+
+
+def place_inputs() -> list[io.Input]:
+    """Inputs that say where head and eyes turn, and which units are drawn: those of every node that draws a head."""
+    return [
+        *turn_inputs(),
         io.Combo.Input(
             "conflicts",
             options=list(CONFLICTS),
