@@ -28,8 +28,8 @@ BEST, TWIN, ANY = (
     json.loads((Path(__file__).parent / "api" / f"{name}.json").read_text("utf-8"))
     for name in ("07_best_of_n", "08_au_controlnet_sd15", "09_score_any_faces")
 )
-FACES = {"smile": "6C+12D+25C", "brows": "1C+2C+5C+26C", "frown": "4D+15C+17C", "calm": "0"}
-SIZES = {"smile": 128, "brows": 256, "frown": 160, "calm": 128}
+FACES = {"smile": "6C+12D+25C", "brows": "1C+2C+5C+26C", "frown": "4D+15C+17C", "calm": "0", "smirk": "L12E+L14D"}
+SIZES = {"smile": 128, "brows": 256, "frown": 160, "calm": 128, "smirk": 128}
 NODES = ("AUFaceDetect", "AUFaceScore", "AUFaceFilter")
 
 
@@ -261,12 +261,18 @@ OPTIONS = {  # a node, its inputs, a change to them, the output that changes
     "keep": ("AUFaceFilter", {}, {"keep": 2}, 4),
     "ranker": ("AUFaceFilter", {}, {"detector": "auface-training"}, 4),
     "filter conflicts": ("AUFaceFilter", {"expression": ["both", 0]}, {"conflicts": "as written"}, 4),
-    "filter side": ("AUFaceFilter", {"expression": ["side", 0]}, {"one_side": "right"}, 4),
+    "filter side": (
+        "AUFaceFilter",
+        {"image": ["load smirk", 0], "expression": ["side", 0]},  # sides count where they differ
+        {"one_side": "right"},
+        4,
+    ),
 }
 
 
 def test_every_option_changes_something(server, defaults):
     prompt, batch = faces("smile", "calm")
+    prompt |= faces("smirk")[0]
     prompt |= {
         "frames": node("AUFaceCodes", codes=f"{FACES['smile']}\n26C"),
         "four": node("RepeatImageBatch", image=batch, amount=2),
