@@ -124,6 +124,53 @@ def base_weights(model: nn.Module) -> list[Tensor]:
     return [layer.get_base_layer().weight for layer in adapter_layers(model)]
 
 
+def weight_changes(model: nn.Module) -> dict[str, Tensor]:
+    """What the adapters that are on add to a model's weights: float32 in the weight's shape, by its full name.
+
+    A weight that they leave as it is has no entry. Weights of float32 give what the layers do, up to rounding.
+    """
+    found: dict[str, Tensor] = {}
+    seen: set[str] = set()
+    for name, layer in model.named_modules():
+        if isinstance(layer, BaseTunerLayer) and _bare(name) not in seen:  # the outermost of several on a layer
+            seen.add(_bare(name))
+            change = _effective_weight(layer) - _base_weight(layer)
+            if change.any():
+                found[f"{_bare(name)}.weight"] = change
+    return found
+
+
+def _base_weight(layer: Any) -> Tensor:  # noqa: ANN401 - a BaseTunerLayer, which has no weight for mypy
+    weight: Tensor = layer.get_base_layer().weight
+    return weight.detach().float()
+
+
+def _effective_weight(layer: Any) -> Tensor:  # noqa: ANN401 - as above
+    """The weight of a plain layer that would do what one with adapters does, read off its answers.
+
+    Not put together from the adapters, which need not add up: a DoRA scales what those before it have made.
+    """
+    base = layer.get_base_layer()
+    if isinstance(base, nn.Embedding):
+        with torch.no_grad():
+            rows: Tensor = layer(torch.arange(base.num_embeddings, device=base.weight.device))
+            return rows.float()
+    # the gradient of output o, where the whole kernel lies in the picture, by the input: row o of the weight
+    folds = base.weight.ndim > 2
+    steps: list[tuple[int, int]] = list(zip(base.stride, base.padding, strict=True)) if folds else []
+    at = [-(-padding // stride) for stride, padding in steps]
+    start = [place * stride - padding for place, (stride, padding) in zip(at, steps, strict=True)]
+    outputs, inputs, *kernel = base.weight.shape
+    size = [first + side for first, side in zip(start, kernel, strict=True)]
+    given = torch.zeros(outputs, inputs, *size, device=base.weight.device, dtype=base.weight.dtype)
+    row = torch.arange(outputs, device=given.device)
+    with torch.enable_grad():
+        said = layer(given.requires_grad_())[(row, row, *at)].sum()
+    (whole,) = torch.autograd.grad(said, given)
+    kernels: Tensor = whole[(..., *(slice(first, None) for first in start))]  # type: ignore[index] # slices are fine
+    return kernels.float()
+
+
 def adapter_weights(model: nn.Module, name: str) -> dict[str, Tensor]:
     """An adapter's weights, named by layer as peft does."""
     found: dict[str, Tensor] = get_peft_model_state_dict(model, adapter_name=name)
@@ -143,13 +190,14 @@ def put_adapter(model: Any, name: str, config: PeftConfig, weights: Mapping[str,
     """Add an adapter and its weights to a model.
 
     Raises:
-        ValueError: the weights are not those of the configuration; the model is then as it was.
+        ValueError: the weights are not those of the configuration, or the kind cannot come after those that are there;
+            the model is then as it was.
     """
     shapes = {key: tuple(value.shape) for key, value in weights.items()}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second adapter is meant
-            model.add_adapter(config, name)
+            _add(model, name, config)
         wanted = {key: tuple(value.shape) for key, value in adapter_weights(model, name).items()}
         wrong = sorted(key for key in shapes.keys() | wanted.keys() if shapes.get(key) != wanted.get(key))
         if wrong:
@@ -165,6 +213,15 @@ def put_adapter(model: Any, name: str, config: PeftConfig, weights: Mapping[str,
     place = next(model.parameters())
     for value in adapter_parameters(model, name).values():
         value.data = value.data.to(place.device, place.dtype)
+
+
+def _add(model: Any, name: str, config: PeftConfig) -> None:  # noqa: ANN401 - as above
+    try:
+        model.add_adapter(config, name)
+    except AttributeError as error:  # peft asks the wrapped layer what only a plain one can answer
+        raise ValueError(
+            "a LoRA or DoRA cannot come after a LoHa or LoKr that changes the same convolution: load it before that"
+        ) from error
 
 
 def remove_adapter(model: Any, name: str) -> None:  # noqa: ANN401 - as above

@@ -20,6 +20,7 @@ from auface_diffusers.models.adapters import (
     base_weights,
     put_adapter,
     remove_adapter,
+    weight_changes,
 )
 from auface_diffusers.pipelines.adapter_files import (
     COMPONENTS,
@@ -51,8 +52,13 @@ class AdaptablePipeline(LoraBaseMixin, DiffusionPipeline):
 
     Adapters are part of the components: pipelines made of the same ones (`from_pipe`) have the same adapters. The
     trigger words of those that are on are put before the texts, see `with_triggers`.
+
+    Attributes:
+        trigger_words: put before the texts as well: of adapters that are part of the weights by now, see
+            `adapter_deltas`. They belong to this pipeline, and to those made from it by `from_pipe`.
     """
 
+    trigger_words: tuple[str, ...] = ()
     _lora_loadable_modules = list(COMPONENTS)
     transformer: Any
     text_alignment: Any
@@ -197,6 +203,19 @@ class AdaptablePipeline(LoraBaseMixin, DiffusionPipeline):
             getattr(self, part)._auface_unfused = []
         self._apply_weights()
 
+    def adapter_deltas(self) -> dict[str, Tensor]:
+        """What the adapters that are on add to the weights, for a program that changes weights itself.
+
+        Returns:
+            By component and weight, such as "transformer.to_codes.weight": float32 in the weight's shape. The base
+            with these added draws what the pipeline draws, up to rounding; weights that stay have no entry.
+
+        Raises:
+            ValueError: adapters are fused: the weights are then changed already.
+        """
+        self._check_not_fused("adapter_deltas")
+        return {f"{part}.{name}": n for part in COMPONENTS for name, n in weight_changes(getattr(self, part)).items()}
+
     def unload_lora_weights(self) -> None:
         """Forget all adapters. What is fused stays in the weights: fuse, unload and save keeps a mixture."""
         super().unload_lora_weights()
@@ -228,8 +247,8 @@ class AdaptablePipeline(LoraBaseMixin, DiffusionPipeline):
         super().save_pretrained(*args, **kwargs)
 
     def with_triggers(self, texts: Sequence[str]) -> list[str]:
-        """Texts with the trigger words of the adapters that are on before them, where they do not stand already."""
-        words = [self.adapters[name].info.trigger for name in self.get_active_adapters()]
+        """Texts with `trigger_words` and those of the adapters that are on before them, unless they have them."""
+        words = [*self.trigger_words, *(self.adapters[name].info.trigger for name in self.get_active_adapters())]
         done = []
         for text in texts:
             missing = [word for word in dict.fromkeys(words) if word and word.lower() not in text.lower()]

@@ -126,7 +126,8 @@ class StoredPipeline(AdaptablePipeline):
 
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Self:  # noqa: ANN401 - what diffusers takes
-        """The same components in this pipeline; nothing is copied. Unlike in diffusers, they keep their dtype.
+        """The same components and trigger words in this pipeline; nothing is copied. Unlike in diffusers, components
+        keep their dtype.
 
         Args:
             pipeline: has the components and the defaults.
@@ -136,6 +137,7 @@ class StoredPipeline(AdaptablePipeline):
         given = {**pipeline.config, **pipeline.components}
         made: Self = cls(**{name: given[name] for name in {*expected, *optional} & given.keys()} | kwargs)
         made.register_to_config(_name_or_path=pipeline.config.get("_name_or_path"))
+        made.trigger_words = getattr(pipeline, "trigger_words", ())
         return made
 
     @classmethod
