@@ -129,12 +129,13 @@ def killed(kills, seed, steps, command):
     return {"kills": done, "status": os.waitpid(forked(lambda: main(command)), 0)[1]}
 
 
-def shared(processes, port, out, values):
-    """One toy run of several processes, without the launcher."""
+def shared(processes, port, out, values, environment=()):
+    """One toy run of several processes, without the launcher; ``environment``: what that would set beside."""
 
     def one(rank):
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+        os.environ |= dict(environment)
         run_toy(out, **values)
         return 0
 

@@ -18,10 +18,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from train_lora.sharding import like, whole
+
 STATE = "state.json"
 EMA = "ema.safetensors"
 MAY_CHANGE = ("max_hours", "workers", "log_every", "validate_every", "save_every", "keep", "compile")
 """Keys of ``[train]`` that a resumed run may have otherwise: they change no loss."""
+LATER = {"optimizer": "adamw"}
+"""Keys of ``[train]`` that earlier checkpoints do not have, and what was done then."""
 
 
 class Saved(NamedTuple):
@@ -41,14 +45,8 @@ class Checkpoints:
         self.description = json.loads(json.dumps(description))
         self.newest = -1
 
-    def save(
-        self,
-        now: Saved,
-        modules: Mapping[str, nn.Module],
-        optimizers: Mapping[str, torch.optim.Optimizer],
-        ema: EMAModel,
-    ) -> Path:
-        """Write a checkpoint. Nothing appears under its name unless all of it was written.
+    def save(self, now: Saved, weights: Mapping[str, Mapping[str, Tensor]], ema_step: int) -> Path:
+        """Write a checkpoint of `contents`. Nothing appears under its name unless all of it was written.
 
         Raises:
             OSError: it cannot be written.
@@ -59,11 +57,9 @@ class Checkpoints:
         for left in self.folder.glob("step-*.part"):  # of a killed run
             shutil.rmtree(left)
         with new_folder(place) as part:
-            for name, module in modules.items():
-                save_file({k: v.contiguous() for k, v in module.state_dict().items()}, part / f"{name}.safetensors")
-                save_file(_state(optimizers[name]), part / f"{name}.optimizer.safetensors")
-            save_file({f"{i:05d}": p.contiguous() for i, p in enumerate(ema.shadow_params)}, part / EMA)
-            state = {**now._asdict(), "ema_step": ema.optimization_step, "description": self.description}
+            for name, tensors in weights.items():
+                save_file(dict(tensors), part / name)
+            state = {**now._asdict(), "ema_step": ema_step, "description": self.description}
             (part / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
         self.newest = now.step
         there = self._all()
@@ -90,7 +86,7 @@ class Checkpoints:
             except ValueError as error:
                 damaged.append(str(error))
                 continue
-            changed = _difference(state["description"], self.description)
+            changed = _difference(_with_defaults(state["description"]), self.description)
             if changed:
                 raise ValueError(
                     f"{place} was made with other values of {', '.join(changed)}: use them, or another out="
@@ -99,11 +95,13 @@ class Checkpoints:
                 sys.stderr.write(f"warning: {warning}; going on from {place}\n")
             try:
                 for name, module in modules.items():
-                    module.load_state_dict(files[f"{name}.safetensors"])
+                    own = module.state_dict()
+                    saved = files[f"{name}.safetensors"]
+                    module.load_state_dict({k: like(own[k], v) if k in own else v for k, v in saved.items()})
                     _restore(optimizers[name], files[f"{name}.optimizer.safetensors"])
                 for index, value in enumerate(ema.shadow_params):
-                    value.copy_(files[EMA][f"{index:05d}"])
-            except (RuntimeError, KeyError) as error:
+                    value.copy_(like(value, files[EMA][f"{index:05d}"]))
+            except (RuntimeError, KeyError, IndexError) as error:
                 raise ValueError(f"{place} holds weights of another model, name another out=: {error}") from None
             ema.optimization_step = state["ema_step"]
             self.newest = state["step"]
@@ -158,24 +156,61 @@ def _number(place: Path) -> int:
     return int(place.name.removeprefix("step-"))
 
 
+def contents(
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    ema: EMAModel,
+    keep: bool = True,
+) -> dict[str, dict[str, Tensor]]:
+    """The files of a checkpoint and what is in them, whole; nothing without ``keep``. All processes have to ask."""
+    files: dict[str, Mapping[str, Tensor]] = {EMA: {f"{i:05d}": p for i, p in enumerate(ema.shadow_params)}}
+    for name, module in modules.items():
+        files |= {
+            f"{name}.safetensors": module.state_dict(),
+            f"{name}.optimizer.safetensors": _state(optimizers[name]),
+        }
+    found: dict[str, dict[str, Tensor]] = {file: {} for file in files}
+    for file, tensors in files.items():
+        for name, value in tensors.items():
+            all_of_it = whole(value).contiguous()
+            if keep:
+                found[file][name] = all_of_it
+    return found
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def _state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
-        f"{index}.{name}": torch.as_tensor(value).contiguous()
-        for index, values in optimizer.state_dict()["state"].items()
-        for name, value in values.items()
+        f"{index}.{name}": torch.as_tensor(value)
+        for index, parameter in enumerate(_parameters(optimizer))
+        for name, value in optimizer.state.get(parameter, {}).items()
     }
 
 
 def _restore(optimizer: torch.optim.Optimizer, values: Mapping[str, Tensor]) -> None:
-    whole = optimizer.state_dict()
+    parameters = _parameters(optimizer)
     for key, value in values.items():
         index, _, name = key.partition(".")
-        whole["state"].setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict(whole)
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if name != "step":  # in the parameter's memory format, as before: another one rounds otherwise
-                state[name] = torch.empty_like(parameter).copy_(value)
+        parameter = parameters[int(index)]
+        optimizer.state[parameter][name] = _placed(parameter, name, value)
+
+
+def _placed(parameter: Tensor, name: str, value: Tensor) -> Any:  # noqa: ANN401 - a tensor, or a number
+    if name == "step":  # torch counts in a tensor that stays on the CPU, bitsandbytes in an int
+        return value if value.is_floating_point() else int(value)
+    if value.numel() != parameter.numel():  # scales of moments in 8 bits
+        return value.to(parameter.device)
+    # in the parameter's memory format, as before: another one rounds otherwise
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(like(parameter, value))
+
+
+def _with_defaults(description: Mapping[str, Any]) -> dict[str, Any]:
+    """With the values of keys of ``[train]`` that did not exist when it was written."""
+    train = description.get("train")
+    return dict(description) | ({"train": LATER | train} if isinstance(train, dict) else {})
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -20,15 +20,18 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from train_lora.card import card
-from train_lora.checkpoint import Checkpoints, Saved, new_folder
+from train_lora.checkpoint import Checkpoints, Saved, contents, new_folder
 from train_lora.logs import Logs
+from train_lora.optimizers import OPTIMIZERS, optimizer
 from train_lora.order import Numbers
+from train_lora.sharding import apart, asked_for, blank_copy, copied, in_one_piece, shard, whole
+from train_lora.together import WAIT
 
 PRECISIONS = ("no", "bf16", "fp16")
 
@@ -42,6 +45,7 @@ class LoopConfig:
         batch_size: samples a step, over all processes. micro_batch: samples a forward pass, 0 for all of a process;
             fewer take less memory; for the gradients see above.
         learning_rate: the highest. warmup: steps to get there. final_share: of it, at the end.
+        optimizer: "adamw", or "adamw8bit", whose moments take a quarter of the memory (bitsandbytes).
         weight_decay: of matrices and kernels. betas: of AdamW. clip: largest norm of the gradients.
         ema: decay of the averaged weights, which are validated and exported; 0 is none.
         precision: "bf16" or "fp16" autocast, or "no".
@@ -49,7 +53,8 @@ class LoopConfig:
         log_every, validate_every, save_every: in steps. keep: checkpoints that stay.
         max_hours: stop, save and export after so long, resumed time included; 0 is no limit.
         gradient_checkpointing: less memory, more time. compile: torch.compile the models.
-        channels_last: memory format of kernels; convolutions are faster with it on most machines.
+        channels_last: memory format of kernels; convolutions are faster with it on most machines. FSDP and "adamw8bit"
+            have their own.
     """
 
     steps: int
@@ -58,6 +63,7 @@ class LoopConfig:
     learning_rate: float = 3e-4
     warmup: int = 100
     final_share: float = 0.02
+    optimizer: str = "adamw"
     weight_decay: float = 0.05
     betas: tuple[float, ...] = (0.9, 0.98)
     clip: float = 1.0
@@ -80,6 +86,8 @@ class LoopConfig:
             raise ValueError("steps, batch_size, keep and the three ..._every are at least 1, the rest not below 0")
         if self.precision not in PRECISIONS or len(self.betas) != 2 or not 0 <= self.ema < 1:
             raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, betas are two, ema lies in 0..1")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer {self.optimizer!r} is none of {', '.join(OPTIMIZERS)}")
         if not (self.learning_rate > 0 and self.clip > 0 and min(self.max_hours, self.weight_decay) >= 0):
             raise ValueError("learning_rate and clip are above 0, max_hours and weight_decay not below it")
 
@@ -96,6 +104,8 @@ class Step:
 class Stage(Protocol):
     """What is trained: a stage brings data, models and losses, and knows nothing of the loop.
 
+    The model that the last three get is whole and has the averaged weights; sheet and export, on the first process.
+
     Attributes:
         source: ``len()`` and ``__getitems__(numbers)``, which gives the batch that `losses` gets.
         players: trained modules by name, each with an optimizer of its own; the first is the model, whose averaged
@@ -109,7 +119,7 @@ class Stage(Protocol):
         """Yield (player, loss, what to log); gradients are taken in this order, then every player makes its step."""
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Measure the model on held-out data."""
+        """Measure the model on held-out data. All processes do, and may share the work, see `together.shared`."""
 
     def sheet(self, model: nn.Module) -> Tensor | None:
         """A picture (3, H, W) in [0, 1] of what the model does, or None."""
@@ -125,16 +135,6 @@ def learning_rate(config: LoopConfig, step: int) -> float:
     progress = (step - config.warmup) / max(1, config.steps - config.warmup)
     share = config.final_share + (1 - config.final_share) * (1 + math.cos(math.pi * progress)) / 2
     return config.learning_rate * share
-
-
-def optimizer(config: LoopConfig, module: nn.Module) -> torch.optim.AdamW:
-    """AdamW; weight decay for what has two dimensions or more."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, betas=config.betas)  # type: ignore[arg-type] # two, see __post_init__
 
 
 def train(stage: Stage, config: LoopConfig, out: Path, description: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def train(stage: Stage, config: LoopConfig, out: Path, description: Mapping[str,
     # a player may sit a step out, and a model may have heads that its stage does not use
     wrapping = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
     # precision is ours, whatever `accelerate launch` says: accelerate would rebuild the outputs of models, and cannot
-    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[wrapping])
+    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[wrapping, InitProcessGroupKwargs(timeout=WAIT)])
     return _Run(stage, config, out, description, accelerator).run()
 
 
@@ -170,26 +170,31 @@ class _Run:
         self.names = list(stage.players)
         self.main = accelerator.is_main_process
         self.stopped = False
-        self.seconds = 0.0
         self.validation: dict[str, float] = {}
-        modules = stage.players
+        sharded = asked_for(accelerator)
         if config.gradient_checkpointing:
-            _checkpoint_gradients(modules[self.names[0]])
-        for module in modules.values():
+            _checkpoint_gradients(stage.players[self.names[0]])
+        for module in stage.players.values():
             module.to(accelerator.device).train()
-            if config.channels_last:
+            if config.channels_last and not sharded and config.optimizer != "adamw8bit":
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack it
-        self.bare = dict(modules)
-        self.optimizers = {name: optimizer(config, module) for name, module in modules.items()}
-        self.ema = EMAModel(self.bare[self.names[0]].parameters(), decay=config.ema, use_ema_warmup=True, power=0.75)
-        self.ema.to(accelerator.device)
+        self.bare = dict(stage.players)
+        model = self.bare[self.names[0]]
+        self.blank = blank_copy(model) if sharded else None
+        if sharded:
+            shard(accelerator, model)
+        for name, module in self.bare.items():
+            wrapped: Any = torch.compile(module) if config.compile else module
+            if not sharded:
+                wrapped = accelerator.prepare_model(wrapped)
+            elif module is not model:
+                wrapped = copied(wrapped)
+            stage.players[name] = wrapped
+        self.optimizers = {name: optimizer(config, module) for name, module in self.bare.items()}
+        self.ema = EMAModel(model.parameters(), decay=config.ema, use_ema_warmup=True, power=0.75)
         self.checkpoints = Checkpoints(out / "checkpoints", description, config.keep)
         self.saved = self.checkpoints.load(self.bare, self.optimizers, self.ema)
-        self.start = self.saved.step
-        self.seconds = self.saved.seconds
-        for name, module in modules.items():
-            wrapped = torch.compile(module) if config.compile else module
-            modules[name] = accelerator.prepare_model(wrapped)  # type: ignore[arg-type] # compiled modules are modules
+        self.start, self.seconds = self.saved.step, self.saved.seconds
         self.scaler = torch.amp.GradScaler(
             accelerator.device.type, init_scale=self.saved.scale or 2.0**16, enabled=config.precision == "fp16"
         )
@@ -216,7 +221,7 @@ class _Run:
             step = self._steps(iter(loader), numbers, logs)
         finished = step >= self.config.steps
         complete = finished or self._out_of_time()
-        if complete and self.main and not self.validation:  # it was killed after its last step, or is out of time
+        if complete and not self.validation:  # it was killed after its last step, or is out of time
             self.validation, _ = self._measure()
         report = {
             "step": step,
@@ -224,7 +229,7 @@ class _Run:
             "finished": finished,
             "validation": self.validation,
         }
-        if complete and self.main:
+        if complete:
             self._export(report)
         self.accelerator.wait_for_everyone()
         if logs:
@@ -266,7 +271,7 @@ class _Run:
             with contextlib.ExitStack() as stack:
                 if not last:  # gradients meet those of the other processes once a step
                     for module in self.stage.players.values():
-                        stack.enter_context(self.accelerator.no_sync(module))
+                        stack.enter_context(apart(module))
                 stack.enter_context(self._autocast())
                 torch.manual_seed(where.seeds[0])  # what models draw, such as dropout
                 for name, loss, values in self.stage.losses(batch, where):
@@ -287,14 +292,14 @@ class _Run:
         own = torch.tensor(list(values.values()), device=self.accelerator.device)
         return dict(zip(values, self.accelerator.reduce(own, "mean").tolist(), strict=True))  # type: ignore[union-attr] # a tensor
 
-    def _descend(self, name: str, one: torch.optim.AdamW, rate: float) -> None:
+    def _descend(self, name: str, one: torch.optim.Optimizer, rate: float) -> None:
         parameters = [p for p in self.bare[name].parameters() if p.grad is not None]
         if not parameters:
             return
         for group in one.param_groups:
             group["lr"] = rate
         self.scaler.unscale_(one)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        norm = whole(torch.nn.utils.clip_grad_norm_(parameters, self.config.clip))
         if not self.scaler.is_enabled() and not norm.isfinite():  # with fp16 the scaler leaves such a step out
             raise ValueError(
                 f"the gradients of {name} are not finite: lower train.learning_rate, or use precision bf16; the same "
@@ -304,47 +309,52 @@ class _Run:
         one.zero_grad(set_to_none=True)
 
     def _validate(self, step: int, logs: Logs | None) -> None:
+        self.validation, sheet = self._measure()
         if logs:
-            self.validation, sheet = self._measure()
             logs.validation(step, self.validation, sheet)
         self.accelerator.wait_for_everyone()
 
     def _measure(self) -> tuple[dict[str, float], Tensor | None]:
-        """The validation, and a sample sheet."""
-        with self._averaged(), torch.no_grad():
-            model = self.bare[self.names[0]].eval()
-            measured = self.stage.validate(model), self.stage.sheet(model)
+        """The validation; and a sample sheet, on the first process."""
+        with self._averaged() as model, torch.no_grad():
+            model.eval()
+            measured = self.stage.validate(model), self.stage.sheet(model) if self.main else None
             model.train()
         return measured
 
     def _save(self, step: int, logs: Logs | None) -> None:
+        weights = contents(self.bare, self.optimizers, self.ema, keep=self.main)  # by all, for what is in shards
         if logs:
             scale = self.scaler.get_scale() if self.scaler.is_enabled() else 0.0
             now = Saved(step, self.seconds, scale, logs.sums)
-            self.checkpoints.save(now, self.bare, self.optimizers, self.ema)
+            self.checkpoints.save(now, weights, self.ema.optimization_step)
         self.accelerator.wait_for_everyone()
 
     def _export(self, report: Mapping[str, Any]) -> None:
         """``model``: the averaged weights and a card, which the stage may write itself."""
         name = type(self.stage).__name__.removesuffix("Stage").lower()
-        with new_folder(self.out / "model") as folder, self._averaged():
-            self.stage.export(self.bare[self.names[0]], folder, {**report, "train": self.description.get("train")})
-            if not (folder / "README.md").exists():  # a stage may know more
-                (folder / "README.md").write_text(card(name, self.description, report), encoding="utf-8")
+        with self._averaged() as model:
+            if not self.main:
+                return
+            with new_folder(self.out / "model") as folder:
+                self.stage.export(model, folder, {**report, "train": self.description.get("train")})
+                if not (folder / "README.md").exists():  # a stage may know more
+                    (folder / "README.md").write_text(card(name, self.description, report), encoding="utf-8")
 
     @contextlib.contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Put the averaged weights in the model's place for a while."""
-        parameters = list(self.bare[self.names[0]].parameters())
-        if not self.config.ema:
-            yield
-            return
-        self.ema.store(parameters)
-        self.ema.copy_to(parameters)
+    def _averaged(self) -> Iterator[nn.Module]:
+        """The model, with the averaged weights in the place of its own for a while; whole, so by all processes."""
+        model = self.bare[self.names[0]]
+        parameters = list(model.parameters())
+        if self.config.ema:
+            self.ema.store(parameters)
+            self.ema.copy_to(parameters)
         try:
-            yield
+            with in_one_piece(model, self.blank) as shown:
+                yield shown
         finally:
-            self.ema.restore(parameters)
+            if self.config.ema:
+                self.ema.restore(parameters)
 
     def _autocast(self) -> torch.autocast:
         kind = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
@@ -354,12 +364,12 @@ class _Run:
         return 0 < self.config.max_hours <= self.seconds / 3600
 
     def _stopping(self) -> bool:
-        """Whether any process was asked to stop or is out of time: all agree, or the others would wait for ever."""
-        stopping = self.stopped or self._out_of_time()
-        if self.accelerator.num_processes == 1:
-            return stopping
-        flag = torch.tensor(float(stopping), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, "sum") > 0)  # type: ignore[operator] # a tensor comes back
+        """Whether any process was asked to stop, or time is up: all agree, or some would wait for ever."""
+        if self.accelerator.num_processes > 1:
+            own = torch.tensor([float(self.stopped), self.seconds], device=self.accelerator.device)
+            stopped, self.seconds = self.accelerator.reduce(own, "mean").tolist()  # type: ignore[union-attr] # a tensor
+            self.stopped = stopped > 0
+        return self.stopped or self._out_of_time()
 
 
 @contextlib.contextmanager

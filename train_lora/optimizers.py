@@ -1,0 +1,75 @@
+"""AdamW, or AdamW whose moments take a byte a value (bitsandbytes)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from train_lora.loop import LoopConfig
+
+OPTIMIZERS = ("adamw", "adamw8bit")
+SMALLEST = 4096
+"""Values from which bitsandbytes keeps the moments of a parameter in a byte each; below, in four."""
+BLOCK = 256
+"""Values that share a scale, of four bytes."""
+
+
+def optimizer(config: LoopConfig, module: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of a player; weight decay for what has two dimensions or more.
+
+    Raises:
+        ModuleNotFoundError: "adamw8bit" without bitsandbytes.
+        ValueError: bitsandbytes cannot run where the module is.
+    """
+    trained = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else _eight_bit(trained[0].device)
+    made: torch.optim.Optimizer = kind(
+        [g for g in groups if g["params"]], lr=config.learning_rate, betas=tuple(config.betas)
+    )
+    return made
+
+
+def moment_bytes(config: LoopConfig, module: nn.Module) -> int:
+    """What the two moments of all trained parameters take."""
+    total = 0
+    for parameter in module.parameters():
+        count = parameter.numel() if parameter.requires_grad else 0
+        packed = config.optimizer == "adamw8bit" and count >= SMALLEST
+        total += 2 * (count + 4 * -(-count // BLOCK) if packed else count * parameter.element_size())
+    return total
+
+
+def _eight_bit(device: torch.device) -> Any:  # noqa: ANN401 - a class of a package that may be missing
+    """AdamW of bitsandbytes, once it has made a step on the device: its builds can do more and less."""
+    try:
+        import bitsandbytes
+    except ModuleNotFoundError as error:
+        if error.name != "bitsandbytes":
+            raise
+        raise ModuleNotFoundError(
+            'train.optimizer "adamw8bit" needs bitsandbytes: pip install \'auface[8bit]\', or use "adamw"'
+        ) from None
+    tried = nn.Parameter(torch.zeros(SMALLEST, device=device))
+    tried.grad = torch.ones_like(tried)
+    try:
+        bitsandbytes.optim.AdamW8bit([tried], lr=1.0).step()
+        moved = bool((tried != 0).all())
+    except Exception as error:  # whatever a build without kernels for the device raises, it differs by version
+        raise ValueError(_cannot(bitsandbytes.__version__, device, f" ({error})")) from error
+    if not moved:
+        raise ValueError(_cannot(bitsandbytes.__version__, device, ""))
+    return bitsandbytes.optim.AdamW8bit
+
+
+def _cannot(version: str, device: torch.device, why: str) -> str:
+    return (
+        f'train.optimizer "adamw8bit": bitsandbytes {version} cannot run on {device.type}{why}: '
+        'pip install -U bitsandbytes, or use "adamw"'
+    )
