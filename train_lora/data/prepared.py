@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,10 +74,14 @@ class PreparedSource:
         if folder is not None:
             made = zlib.crc32((folder / CONFIG_FILE).read_bytes()) if (folder / CONFIG_FILE).exists() else 0
             place = folder / f"prepared-{_fingerprint(tokenizer)}-{made:08x}-{count}{'-bf16' if half else ''}"
-            place.mkdir(parents=True, exist_ok=True)
-            self.codes = _map(place / "codes.npy", (count, height * width * groups), np.int16)
-            self.structure = _map(place / "structure.npy", (count, SURFACE + 2, self.size, self.size), np.uint8)
-            self.done = _map(place / "done.npy", (count,), np.uint8)
+            shapes = {
+                "codes": ((count, height * width * groups), np.int16),
+                "structure": ((count, SURFACE + 2, self.size, self.size), np.uint8),
+                "done": ((count,), np.uint8),
+            }
+            if not (place / "done.npy").exists():
+                _begin(place, shapes)
+            self.codes, self.structure, self.done = (np.load(place / f"{name}.npy", mmap_mode="r+") for name in shapes)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickled by name for data workers: an array itself would be copied, and what is written to it lost."""
@@ -160,7 +166,14 @@ def _fingerprint(tokenizer: FaceTokenizer) -> str:
     return digest.hexdigest()[:12]
 
 
-def _map(path: Path, shape: tuple[int, ...], kind: type) -> np.memmap:
-    if path.exists():
-        return np.load(path, mmap_mode="r+")
-    return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
+def _begin(place: Path, shapes: Mapping[str, tuple[tuple[int, ...], type]]) -> None:
+    """Empty files by name in a new folder. Several processes may begin at once: that of the first one is used."""
+    part = place.with_name(f"{place.name}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for name, (shape, kind) in shapes.items():
+        np.lib.format.open_memmap(part / f"{name}.npy", mode="w+", dtype=kind, shape=shape)
+    try:
+        os.rename(part, place)
+    except OSError:  # another one was first: a folder that is not empty is not replaced
+        shutil.rmtree(part)

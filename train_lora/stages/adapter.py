@@ -31,6 +31,7 @@ from train_lora.loop import LoopConfig
 from train_lora.read_out import skin_aaad
 from train_lora.stages.generator import LEAST, GeneratorStage
 from train_lora.stages.sheets import rows
+from train_lora.together import processes, shared
 
 FILE, SHEET = "adapter.safetensors", "before_after.png"
 FEWEST = 5
@@ -172,7 +173,11 @@ class AdapterStage(GeneratorStage):
         self.estimator.to(model.device)
         levels = torch.tensor([resolve(one.item.aus).effective.vector(units.channels) for one in self.wanted])
         covered = self.estimator.covered.cpu()
-        before, now = (self._seen(images) for images in (self.base_pictures(), self.pictures(self.wanted)))
+        before = self._seen(self.base_pictures())
+        found = shared(
+            len(self.wanted), DRAWN, lambda some: self._seen(self.pictures(self.wanted[some.start : some.stop]))
+        )
+        now = [torch.cat(column) for column in zip(*found, strict=True)]
         totals["alignment"] = skin_aaad(now[0], levels, covered, LEAST)
         totals["alignment_of_base"] = skin_aaad(before[0], levels, covered, LEAST)
         totals["drift"] = float((now[1] - before[1]).norm(dim=-1).mean())
@@ -188,7 +193,7 @@ class AdapterStage(GeneratorStage):
 
     def _warn(self, values: Mapping[str, float]) -> None:
         fall = values["alignment_of_base"] - values["alignment"]
-        if fall > FALL or values["drift"] > DRIFT:
+        if processes().is_main_process and (fall > FALL or values["drift"] > DRIFT):
             sys.stderr.write(
                 f"over-fitting? alignment of held-out scores fell by {fall:.3f} ({FALL} is much), their faces moved "
                 f"by {values['drift']:.3f} ({DRIFT} is much): fewer steps, a lower rank, or a lower weight in use\n"

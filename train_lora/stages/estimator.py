@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from train_lora.loop import LoopConfig, Step
 from train_lora.stages.build import make
 from train_lora.stages.sheets import rows
 from train_lora.stages.tokenizer import save_half
+from train_lora.together import alone, shared
 
 
 @dataclass(frozen=True)
@@ -147,21 +148,22 @@ class EstimatorStage:
             images[chosen] = painted
         return images
 
-    def _read(self, model: AUEstimator, source: Any) -> tuple[Tensor, Tensor, Labels]:
-        """Presence logits, levels read, and what is true, of every face of a source."""
-        logits, read, labels = [], [], []
-        for begin in range(0, len(source), 64):
-            batch = source.__getitems__(list(range(begin, min(begin + 64, len(source)))))
-            labels.append(labels_where_known(batch.levels, batch.scored, batch.pose, batch.gaze, self.turns.cpu()))
+    def _read(self, model: AUEstimator, source: Any, through: Callable[..., Any]) -> tuple[Tensor, Tensor, Labels]:
+        """Presence logits, levels read, and what is true, of every face; ``through``: `alone` or `shared`."""
+
+        def look(numbers: range) -> tuple[Tensor, ...]:
+            batch = source.__getitems__(list(numbers))
+            labels = labels_where_known(batch.levels, batch.scored, batch.pose, batch.gaze, self.turns.cpu())
             with torch.no_grad():
                 out = model(batch.images.to(model.device))
-            logits.append(out.presence_logits.float().cpu())
-            read.append(out.level.float().cpu())
-        return torch.cat(logits), torch.cat(read), Labels(*(torch.cat(column) for column in zip(*labels, strict=True)))
+            return out.presence_logits.float().cpu(), out.level.float().cpu(), *labels
+
+        logits, read, *labels = (torch.cat(parts) for parts in zip(*through(len(source), 64, look), strict=True))
+        return logits, read, Labels(*labels)
 
     def validate(self, model: AUEstimator) -> dict[str, float]:
         """AUC over the channels, and error of the level of units that are present."""
-        logits, read, labels = self._read(model, self.held_out)
+        logits, read, labels = self._read(model, self.held_out, shared)
         areas = area_under_curve(Histogram.of(labels.states(), torch.sigmoid(logits).numpy()))
         known = areas[~np.isnan(areas)]
         error = (read - labels.levels).abs()[labels.graded].mean()
@@ -181,10 +183,10 @@ class EstimatorStage:
         Covered is what passes the gate of AAAD on these and on held-out faces, see `metrics.calibration.gate`.
         """
         model.eval()
-        logits, _, labels = self._read(model, self.config.calibration.open(pictures=True))
+        logits, _, labels = self._read(model, self.config.calibration.open(pictures=True), alone)
         fitted = fit_calibration(logits.numpy(), labels.states(), self.channels)
         blind = gate(fitted.apply(logits.numpy()), labels.states(), self.channels)
-        logits, read, labels = self._read(model, self.held_out)
+        logits, read, labels = self._read(model, self.held_out, alone)
         presence = fitted.apply(logits.numpy())
         blind |= gate(presence, labels.states(), self.channels)
         lines = [(float(x[0]), float(y[0])) if len(x) else (1.0, 0.0) for x, y in fitted.knots]  # unfitted: as it is

@@ -29,6 +29,7 @@ from train_lora.read_out import skin_aaad
 from train_lora.stages.build import make
 from train_lora.stages.sheets import rows
 from train_lora.stages.tokenizer import save_half
+from train_lora.together import shared
 
 SHOWN = 16
 SHEET_STEPS = 8
@@ -222,30 +223,32 @@ class GeneratorStage:
 
     def validate(self, model: FaceTransformer) -> dict[str, float]:
         """Loss with half the codes masked; and what the estimator reads from drawn faces, beside what was asked."""
-        totals: dict[str, float] = {}
-        asked, seen, real = [], [], []
         count = len(self.held_out)
-        for begin in range(0, count, 32):
-            numbers = list(range(begin, min(begin + 32, count)))
-            batch = self.held_out.__getitems__(numbers)
-            generators = [torch.Generator().manual_seed(number) for number in numbers]
-            masked, where = self.scheduler.mask(batch.codes, torch.full((len(numbers),), 0.5), generators)
-            self._to(model.device)
-            moved = batch.to(model.device)
-            conditions = self._conditions(moved, [label["texts"]["anatomical"] for label in batch.labels])
-            logits = model(masked.to(model.device), **conditions, dropped=self._left_out(batch.labels))
-            loss = F.cross_entropy(logits[where.to(model.device)].float(), moved.codes[where.to(model.device)])
-            totals["loss"] = totals.get("loss", 0.0) + float(loss) * len(numbers) / count
-            if self.estimator is not None:
-                self.estimator.to(model.device)
-                asked.append(batch.levels)
-                seen.append(self.estimator(self.draw(model, batch)).presence.cpu())
-                real.append(self.estimator(self.tokenizer.decode(moved.codes)).presence.cpu())
+        losses, read = zip(*shared(count, 32, lambda numbers: self._look(model, numbers)), strict=True)
+        totals = {"loss": sum(losses) / count}
         if self.estimator is not None:
+            asked, seen, real = (torch.cat(column) for column in zip(*read, strict=True))
             covered = self.estimator.covered.cpu()
-            for name, read in (("alignment", seen), ("alignment_of_real_codes", real)):
-                totals[name] = skin_aaad(torch.cat(read), torch.cat(asked), covered, LEAST)
+            totals["alignment"] = skin_aaad(seen, asked, covered, LEAST)
+            totals["alignment_of_real_codes"] = skin_aaad(real, asked, covered, LEAST)
         return totals
+
+    def _look(self, model: FaceTransformer, numbers: Sequence[int]) -> tuple[float, tuple[Tensor, ...]]:
+        """Of held-out faces: their loss, added up; and levels asked, presence in drawn faces and in real codes."""
+        batch = self.held_out.__getitems__(list(numbers))
+        generators = [torch.Generator().manual_seed(number) for number in numbers]
+        masked, where = self.scheduler.mask(batch.codes, torch.full((len(numbers),), 0.5), generators)
+        self._to(model.device)
+        moved = batch.to(model.device)
+        conditions = self._conditions(moved, [label["texts"]["anatomical"] for label in batch.labels])
+        logits = model(masked.to(model.device), **conditions, dropped=self._left_out(batch.labels))
+        loss = F.cross_entropy(logits[where.to(model.device)].float(), moved.codes[where.to(model.device)])
+        if self.estimator is None:
+            return float(loss) * len(numbers), ()
+        self.estimator.to(model.device)
+        seen = self.estimator(self.draw(model, batch)).presence.cpu()
+        real = self.estimator(self.tokenizer.decode(moved.codes)).presence.cpu()
+        return float(loss) * len(numbers), (batch.levels, seen, real)
 
     def sheet(self, model: FaceTransformer) -> Tensor:
         """Held-out faces as the tokenizer paints them, above what the transformer draws from their conditions."""

@@ -18,6 +18,7 @@ from train_lora.loop import LoopConfig, Step
 from train_lora.stages.build import make
 from train_lora.stages.critic import Critic, fooling_loss, telling_loss
 from train_lora.stages.sheets import rows
+from train_lora.together import shared
 
 FEATURES = slice(17, 68)
 """iBUG points whose surroundings weigh more: brows, nose, eyes, mouth."""
@@ -137,9 +138,8 @@ class TokenizerStage:
 
     def validate(self, model: FaceTokenizer) -> dict[str, float]:
         """PSNR of whole faces and of their features, accuracy of the part map, change of the AU read-out."""
-        totals: dict[str, float] = {}
-        batches = [range(i, min(i + 32, len(self.held_out))) for i in range(0, len(self.held_out), 32)]
-        for numbers in batches:
+
+        def look(numbers: range) -> dict[str, float]:
             batch = self.held_out.__getitems__(list(numbers)).to(model.device)
             out = model(batch.images)
             painted = out.image.clamp(0, 1)
@@ -154,9 +154,10 @@ class TokenizerStage:
                 self.estimator.to(model.device)
                 gap = (self.estimator(painted).presence - self.estimator(batch.images).presence).abs()
                 values["readout_gap"] = gap[:, self.estimator.covered].mean()
-            for name, value in values.items():
-                totals[name] = totals.get(name, 0.0) + float(value) * len(batch.images) / len(self.held_out)
-        return totals
+            return {name: float(value) * len(numbers) / len(self.held_out) for name, value in values.items()}
+
+        found = shared(len(self.held_out), 32, look)
+        return {name: sum(one[name] for one in found) for name in found[0]}
 
     def sheet(self, model: FaceTokenizer) -> Tensor:
         """Faces above their reconstructions."""
