@@ -60,15 +60,14 @@ def run_estimator(config: str, overrides: Sequence[str], show: Show) -> dict[str
 
 def run_adapter(config: str, overrides: Sequence[str], show: Show) -> dict[str, Any]:
     """Train an adapter of the generator."""
-    from accelerate import PartialState
-
     from train_lora.memory import check
     from train_lora.stages.adapter import AdapterConfig, AdapterStage
+    from train_lora.together import processes
 
     def fitting(settings: AdapterConfig) -> AdapterStage:
         stage = AdapterStage(settings)
         if settings.memory:
-            check(stage, settings.train, PartialState().num_processes)
+            check(stage, settings.train, processes().num_processes)
         return stage
 
     return _train(AdapterConfig, fitting, config, overrides)

@@ -367,7 +367,7 @@ class _Run:
         """Whether any process was asked to stop, or time is up: all agree, or some would wait for ever."""
         if self.accelerator.num_processes > 1:
             own = torch.tensor([float(self.stopped), self.seconds], device=self.accelerator.device)
-            stopped, self.seconds = self.accelerator.reduce(own, "mean").tolist()  # type: ignore[union-attr] # a tensor
+            stopped, self.seconds = self.accelerator.reduce(own, "mean").tolist()
             self.stopped = stopped > 0
         return self.stopped or self._out_of_time()
 

@@ -29,10 +29,8 @@ def optimizer(config: LoopConfig, module: nn.Module) -> torch.optim.Optimizer:
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else _eight_bit(trained[0].device)
-    made: torch.optim.Optimizer = kind(
-        [g for g in groups if g["params"]], lr=config.learning_rate, betas=tuple(config.betas)
-    )
+    kind: Any = torch.optim.AdamW if config.optimizer == "adamw" else _eight_bit(trained[0].device)
+    made: torch.optim.Optimizer = kind([g for g in groups if g["params"]], lr=config.learning_rate, betas=config.betas)
     return made
 
 
