@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -31,7 +31,7 @@ from train_lora.logs import Logs
 from train_lora.optimizers import OPTIMIZERS, optimizer
 from train_lora.order import Numbers
 from train_lora.sharding import apart, asked_for, blank_copy, copied, in_one_piece, shard, whole
-from train_lora.together import WAIT
+from train_lora.together import check_launch
 
 PRECISIONS = ("no", "bf16", "fp16")
 
@@ -151,13 +151,14 @@ def train(stage: Stage, config: LoopConfig, out: Path, description: Mapping[str,
         A report: step, seconds, whether it is finished, the last validation.
 
     Raises:
-        ValueError: too little data, or a checkpoint of another configuration.
+        ValueError: too little data, a checkpoint of another configuration, or processes that do not see each other.
         OSError: no room to write, or not allowed to.
     """
+    check_launch()
     # a player may sit a step out, and a model may have heads that its stage does not use
     wrapping = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
     # precision is ours, whatever `accelerate launch` says: accelerate would rebuild the outputs of models, and cannot
-    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[wrapping, InitProcessGroupKwargs(timeout=WAIT)])
+    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[wrapping])
     return _Run(stage, config, out, description, accelerator).run()
 
 

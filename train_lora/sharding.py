@@ -49,7 +49,7 @@ def shard(accelerator: Accelerator, module: nn.Module) -> None:
 
 
 def copied(module: nn.Module) -> nn.Module:
-    """A player of which every process keeps a copy, if it trains anything: their gradients meet."""
+    """A player of which every process keeps a copy; their gradients meet."""
     return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)
 
 

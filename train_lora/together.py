@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
 
 from accelerate import PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, parse_flag_from_env
 
 WAIT = timedelta(hours=12)
 """How long processes wait for each other. One of them exports, calibrates and draws for a report meanwhile; the usual
@@ -18,7 +19,17 @@ Found = TypeVar("Found")
 
 def processes() -> PartialState:
     """The processes of this run; the first call makes them known to each other."""
-    return PartialState(timeout=WAIT)
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=WAIT)  # as `Accelerator` makes it
+
+
+def check_launch() -> None:
+    """Raise `ValueError` if processes were launched together and do not know of each other: all would write alike."""
+    launched = int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
+    if processes().num_processes != launched:
+        raise ValueError(
+            f"{launched} processes were launched, accelerate sees {processes().num_processes}: without GPUs, set "
+            "ACCELERATE_USE_CPU=true"
+        )
 
 
 def alone(count: int, size: int, look: Callable[[range], Found]) -> list[Found]:
