@@ -56,6 +56,7 @@ def add_parsers(commands: Any) -> None:  # noqa: ANN401 - argparse's class for t
 
 def _add_detector(command: argparse.ArgumentParser) -> None:
     command.add_argument("--detector", default="auface", help="auface (default), or see the README for others")
+    command.add_argument("--detector-weights", type=Path, metavar="PATH", help="folder or file of a tool's weights")
     command.add_argument("--photos", action="store_true", help="find and crop the face first; needs auface[photos]")
     command.add_argument("--least", type=int, default=20, help="items of either kind that a unit needs (default 20)")
     command.add_argument("--resamplings", type=int, default=2000, help="of the intervals (default 2000)")
@@ -154,7 +155,7 @@ def _detector(arguments: argparse.Namespace) -> Any:  # noqa: ANN401 - an AUDete
     from auface_diffusers.metrics.detectors import DetectorError, load_detector
 
     try:
-        return load_detector(arguments.detector, photos=arguments.photos)
+        return load_detector(arguments.detector, photos=arguments.photos, weights=arguments.detector_weights)
     except DetectorError as error:
         raise ValueError(str(error)) from None
 

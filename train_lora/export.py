@@ -7,6 +7,7 @@ for `VQAUFacePipeline.from_pretrained`), ``out/estimator`` and ``out/evaluation_
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -99,10 +100,19 @@ def export(config: ExportConfig) -> dict[str, Any]:
             table = Path(config.estimators()[name]) / TABLE
             if table.is_file():
                 shutil.copy(table, part / name / TABLE)
+        _forget_places(part)
         write_card(part, config.parts(), config.recipe, config.report, pipeline, config.ablations)
         files = [path for path in part.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
     return {"out": str(out), "bytes": size, "files": len(files)}
+
+
+def _forget_places(folder: Path) -> None:
+    """Take out of the configurations where the models lay on this machine."""
+    for path in folder.rglob("config.json"):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _assemble(config: ExportConfig) -> VQAUFacePipeline:

@@ -437,6 +437,11 @@ def test_an_unknown_name_lists_what_there_is():
         load_detector("magic", photos=True)
 
 
+def test_weights_of_ours_are_not_given_beside_the_name():
+    with pytest.raises(DetectorError, match=r"'auface' has its own weights: leave 'x.pt' out.*libreface, openface3"):
+        load_detector("auface", weights="x.pt")
+
+
 def test_a_folder_of_an_estimator_is_a_detector(estimator, tmp_path):
     estimator.save_pretrained(tmp_path / "own")
     assert load_detector(tmp_path / "own").name == "own"

@@ -334,6 +334,8 @@ def test_score_on_the_command_line(faces, weights, tmp_path, capsys):
     assert "AAAD" not in shown, "one face has no AAAD"
     assert main(["score", *files, *detector, "--least", "2", "--resamplings", "20"]) == 0
     assert "shuffled texts" in capsys.readouterr().out
+    assert main(["score", files[0], "--aus", "12D", *detector, "--detector-weights", "mine.pt"]) == 1
+    assert "leave 'mine.pt' out" in capsys.readouterr().err
 
 
 def test_evaluate_and_compare_on_the_command_line(weights, suite_file, tmp_path, capsys):

@@ -139,7 +139,7 @@ def test_pyfeat_says_which_weights_are_missing(feat):
     file.write_bytes(b"other weights")
     assert load_detector("pyfeat").hash != before
     with pytest.raises(DetectorError, match=r"own\.safetensors is missing"):
-        load_detector("pyfeat", weights_file=feat / "own.safetensors")
+        load_detector("pyfeat", weights=feat / "own.safetensors")
 
 
 def test_pyfeat_itself_has_the_names_of_our_table():
@@ -193,7 +193,7 @@ def openface(monkeypatch, tmp_path):
 
 
 def test_openface_has_its_own_order(openface, capsys):
-    detector = load_detector("openface3", weights_folder=openface)
+    detector = load_detector("openface3", weights=openface)
     assert detector.columns == ("1", "2", "4", "6", "9", "12", "25", "26")
     seen = check_faces(detector)
     np.testing.assert_allclose(seen.presence[0], [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1], atol=1e-6)
@@ -285,7 +285,7 @@ def libreface(monkeypatch, tmp_path):
 
 
 def test_libreface_intensities_are_levels(libreface):
-    detector = load_detector("libreface", weights_folder=libreface, finder=Counting())
+    detector = load_detector("libreface", weights=libreface, finder=Counting())
     assert detector.columns == tuple(map(str, GRADED))
     seen = check_faces(detector)
     np.testing.assert_allclose(seen.level[0], np.array(GRADED) / 6)
@@ -372,7 +372,7 @@ def task(monkeypatch, tmp_path):
 
 
 def test_mediapipe_has_sides(task):
-    detector = load_detector("mediapipe", task=task)
+    detector = load_detector("mediapipe", weights=task)
     assert detector.sided
     seen = check_faces(detector)
     column = detector.columns.index

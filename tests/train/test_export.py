@@ -49,6 +49,7 @@ def test_the_pipeline_is_what_the_parts_are(parts, out):
     for model in (pipe.transformer, pipe.face_tokenizer, pipe.text_alignment):
         for name, value in toy_state(model, parts).items():
             assert torch.equal(model.state_dict()[name], value.half().float()), name
+    assert not any("_name_or_path" in path.read_text() for path in out.rglob("config.json"))
     assert pipe("12D", seed=0).images[0].size == (64, 64)
     for name, kind in (("estimator", "conv"), ("evaluation_estimator", "patch")):
         assert AUEstimator.from_pretrained(out / name).config["architecture"] == kind

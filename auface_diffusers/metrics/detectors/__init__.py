@@ -29,10 +29,18 @@ WHOLE: dict[str, Callable[..., AUDetector]] = {
     "mediapipe": MediaPipeDetector,
 }
 """Detectors that find and count faces themselves."""
+WEIGHTS = {"libreface": "weights_folder", "openface3": "weights_folder", "pyfeat": "weights_file", "mediapipe": "task"}
+"""Option that says where a detector's weights lie, of those that have it: a folder, or a file."""
 NAMES = (*CROPPED, *WHOLE)
 
 
-def load_detector(name: str | Path = "auface", *, photos: bool = False, **options: Any) -> AUDetector:  # noqa: ANN401 - those of the detector
+def load_detector(
+    name: str | Path = "auface",
+    *,
+    photos: bool = False,
+    weights: str | Path | None = None,
+    **options: Any,  # noqa: ANN401 - those of the detector
+) -> AUDetector:
     """A detector by name, an `AUEstimator` in a folder, or what a file describes.
 
     Args:
@@ -41,12 +49,21 @@ def load_detector(name: str | Path = "auface", *, photos: bool = False, **option
             of a file as in `safetensors_model`.
         photos: find and crop the face first, see `MediaPipeFaceFinder`; needs ``auface[photos]``. Detectors that find
             faces themselves do so anyway.
-        **options: of the detector, such as ``weights_folder`` or ``task``; a ``finder`` of your own.
+        weights: where the weights of a tool in `WEIGHTS` lie, if not where it looks by itself.
+        **options: of the detector, such as ``output`` or ``device``; a ``finder`` of your own.
 
     Raises:
-        DetectorError: no detector of this name, or something that it needs is missing.
+        DetectorError: no detector of this name, something that it needs is missing, or weights of one that has its
+            own.
     """
     text = str(name)
+    if weights is not None:
+        if text not in WEIGHTS:
+            raise DetectorError(
+                f"detector {text!r} has its own weights: leave {str(weights)!r} out. Weights may be given for "
+                f"{', '.join(WEIGHTS)}; a model of your own is a folder or file that takes the place of the name"
+            )
+        options[WEIGHTS[text]] = weights
     if text in WHOLE:
         return WHOLE[text](**options)
     make = CROPPED.get(text) or _from_files(Path(name))
