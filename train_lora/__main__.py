@@ -60,17 +60,16 @@ def run_estimator(config: str, overrides: Sequence[str], show: Show) -> dict[str
 
 def run_adapter(config: str, overrides: Sequence[str], show: Show) -> dict[str, Any]:
     """Train an adapter of the generator."""
-    from train_lora.memory import check
     from train_lora.stages.adapter import AdapterConfig, AdapterStage
-    from train_lora.together import processes
 
-    def fitting(settings: AdapterConfig) -> AdapterStage:
-        stage = AdapterStage(settings)
-        if settings.memory:
-            check(stage, settings.train, processes().num_processes)
-        return stage
+    return _train(AdapterConfig, _fitting(AdapterStage), config, overrides)
 
-    return _train(AdapterConfig, fitting, config, overrides)
+
+def run_sd_adapter(config: str, overrides: Sequence[str], show: Show) -> dict[str, Any]:
+    """Train a LoRA of a Stable Diffusion checkpoint."""
+    from train_lora.stages.sd_adapter import SDAdapterConfig, SDAdapterStage
+
+    return _train(SDAdapterConfig, _fitting(SDAdapterStage), config, overrides)
 
 
 def run_report(config: str, overrides: Sequence[str], show: Show) -> dict[str, Any]:
@@ -94,6 +93,20 @@ def run_export(config: str, overrides: Sequence[str], show: Show) -> dict[str, A
     return export(load_config(ExportConfig, config, overrides))
 
 
+def _fitting(kind: type[Any]) -> Callable[[Any], Any]:
+    """Makes a stage of this kind, and looks whether its run fits into memory."""
+    from train_lora.memory import check
+    from train_lora.together import processes
+
+    def make(settings: Any) -> Any:  # noqa: ANN401 - the kind's own configuration
+        stage = kind(settings)
+        if settings.memory:
+            check(stage, settings.train, processes().num_processes)
+        return stage
+
+    return make
+
+
 def _train(kind: type[Any], stage: Callable[[Any], Any], path: str, overrides: Sequence[str]) -> dict[str, Any]:
     from train_lora.loop import train
 
@@ -110,6 +123,7 @@ COMMANDS = {
     "generator": run_generator,
     "estimator": run_estimator,
     "adapter": run_adapter,
+    "sd-adapter": run_sd_adapter,
     "report": run_report,
     "ablate": run_ablate,
     "export": run_export,
