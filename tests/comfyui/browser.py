@@ -48,17 +48,19 @@ class Page:
         server: a running `real_comfyui.Server`.
         vue: whether nodes are those of Nodes 2.0 rather than drawn on the canvas.
         blocked: addresses that the page cannot load, as patterns of playwright.
+        language: of the page, as ComfyUI's setting has it.
 
     Attributes:
         errors: uncaught errors in scripts of this pack.
     """
 
-    def __init__(self, server, vue=False, blocked=()):
-        self.server, self.vue, self.blocked = server, vue, blocked
+    def __init__(self, server, vue=False, blocked=(), language="en"):
+        self.server, self.vue, self.blocked, self.language = server, vue, blocked, language
         self.errors = []
 
     def __enter__(self):
-        self.server.post("/api/settings", {VUE_NODES: self.vue, "Comfy.TutorialCompleted": True})
+        settings = {VUE_NODES: self.vue, "Comfy.TutorialCompleted": True, "Comfy.Locale": self.language}
+        self.server.post("/api/settings", settings)
         arguments = ["--no-sandbox", "--use-gl=swiftshader"]
         self.browser = playwright().chromium.launch(executable_path=chromium(), args=arguments)
         self.page = self.browser.new_page(viewport=WINDOW)

@@ -196,6 +196,18 @@ def test_without_the_route_the_face_says_so_and_the_sliders_work(mode):
         assert levels(page) == {"AU9_left": 1}
 
 
+def test_the_face_speaks_the_language_of_the_page(mode):
+    with Page(**mode, language="fr") as page:
+        page.load(workflow())
+        spot = part(page, "mouth corner, left")
+        assert spot.get_attribute("aria-label") == "coin de la bouche, gauche"
+        page.wait("() => document.querySelector(`[data-part='chin'] title`)?.textContent.includes('Glisser')")
+        assert page.run("() => document.querySelector('.auface-reset').textContent") == "Réinitialiser"
+        spot.click()
+        assert levels(page) == {"AU12_left": 1}
+        assert not page.errors
+
+
 def test_the_route_says_what_is_wrong(server):  # noqa: F811 (the fixture)
     for wanted, said in (
         ({"levels": {"AU12_left": 9}}, b"levels: AU12_left is 9: give a number in 0..5"),

@@ -67,6 +67,18 @@ def test_categories_are_translated(language):
 
 
 @pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_what_the_face_says_is_translated(language):
+    script = (ROOT / "comfyui_auface" / "web" / "js" / "auface_face.js").read_text("utf-8")
+    english = set(re.findall(r'say\((?:part\.down \? )?"([^"]+)"', script)) | {"Drag, or click for the next level"}
+    english |= set(re.findall(r'{ id: "([^"]+)", pair', script)) | {"left", "right"}
+    words = load(ROOT / "locales" / language / "main.json")["auface"]["faceWidget"]
+    assert set(words) == english
+    for one, said in words.items():
+        assert said != one
+        assert re.findall(r"{\w+}", said) == re.findall(r"{\w+}", one)
+
+
+@pytest.mark.parametrize("language", LANGUAGES[1:])
 def test_a_translation_is_none_of_english(language):
     english, said = (load(ROOT / "locales" / one / "nodeDefs.json") for one in ("en", language))
     for name in NODES:

@@ -27,8 +27,24 @@ const PARTS = [
   { id: "lips", pair: false, up: "18", down: "24", more: ["22", "23", "28", "25"], path: "M78 174 Q92 164 100 169 Q108 164 122 174 Q110 188 100 188 Q90 188 78 174 Z" },
   { id: "chin", pair: false, up: "17", down: "26", more: ["27", "25"], path: "M82 200 Q100 192 118 200 Q118 222 100 226 Q82 222 82 200 Z" },
 ]
+// English to the page's language, once `loadWords` is done.
+let words = {}
 const OUTLINE =
   "M30 96 Q26 24 100 22 Q174 24 170 96 Q172 150 150 196 Q126 236 100 238 Q74 236 50 196 Q28 150 30 96 Z"
+
+function say(english, values = {}) {
+  return (words[english] ?? english).replace(/\{(\w+)\}/g, (_, name) => values[name])
+}
+
+async function loadWords() {
+  try {
+    const locale = app.ui?.settings?.getSettingValue?.("Comfy.Locale") ?? "en"
+    const all = await (await api.fetchApi("/i18n")).json() // what ComfyUI has read from the folders locales
+    words = all[locale]?.auface?.faceWidget ?? {} // of locales/*/main.json
+  } catch (error) {
+    console.warn("AUFace: the face beside the sliders stays English:", error)
+  }
+}
 
 function make(parent, kind, attributes = {}, text = "") {
   const element = kind.startsWith("svg:")
@@ -110,7 +126,7 @@ class Preview {
         if (!answer.ok) throw new Error((await answer.text()) || `status ${answer.status}`)
         this.put(await answer.blob(), answer.headers.get("X-AUFace-Codes"))
       } catch (error) {
-        this.note.textContent = `No preview: ${error.message}. The sliders work all the same.`
+        this.note.textContent = say("No preview: {why}. The sliders work all the same.", { why: error.message })
         this.image.style.visibility = "hidden"
       }
     }
@@ -130,9 +146,9 @@ class Face {
   constructor(node) {
     this.sliders = new Sliders(node)
     this.element = make(null, "div", { class: "auface-face" })
-    this.drawing = make(this.element, "svg:svg", { viewBox: "0 0 200 250", role: "group", "aria-label": "Face" })
+    this.drawing = make(this.element, "svg:svg", { viewBox: "0 0 200 250", role: "group", "aria-label": say("Face") })
     const side = make(this.element, "div", { class: "auface-side" })
-    const image = make(side, "img", { alt: "Head with these levels", draggable: "false" })
+    const image = make(side, "img", { alt: say("Head with these levels"), draggable: "false" })
     const note = make(side, "div", { class: "auface-note" })
     this.chips = make(this.element, "div", { class: "auface-chips" })
     this.preview = new Preview(image, note)
@@ -157,7 +173,8 @@ class Face {
   spot(part, side) {
     const mirror = side === "left" ? { transform: "translate(200 0) scale(-1 1)" } : {}
     const name = side ? `${part.id}, ${side}` : part.id
-    const about = { class: "auface-part", tabindex: "0", role: "button", "aria-label": name, "data-part": name }
+    const label = [part.id, side].filter(Boolean).map((word) => say(word)).join(", ")
+    const about = { class: "auface-part", tabindex: "0", role: "button", "aria-label": label, "data-part": name }
     const shape = make(this.drawing, "svg:path", { d: part.path, ...about, ...mirror })
     const spot = { part, side, shape, tip: make(shape, "svg:title") }
     shape.addEventListener("pointerdown", (event) => this.drag(event, spot))
@@ -225,7 +242,7 @@ class Face {
       const chip = make(this.chips, "button", { type: "button", "data-unit": code })
       chip.addEventListener("click", () => this.step(code, spot.side))
     }
-    const reset = make(this.chips, "button", { type: "button", class: "auface-reset", title: "Every slider to 0" }, "Reset")
+    const reset = make(this.chips, "button", { type: "button", class: "auface-reset", title: say("Every slider to 0") }, say("Reset"))
     reset.addEventListener("click", () => {
       for (const one of this.sliders.all()) this.sliders.put(one, 0)
       this.refresh()
@@ -263,8 +280,9 @@ class Face {
   }
 
   tip({ part, side }) {
-    const down = part.down ? `\ndown: ${this.label(part.down, side)}` : ""
-    return `up: ${this.label(part.up, side)}${down}\nDrag, or click for the next level${part.down ? " (Shift: down)" : ""}`
+    const lines = [say("up: {unit}", { unit: this.label(part.up, side) })]
+    if (part.down) lines.push(say("down: {unit}", { unit: this.label(part.down, side) }))
+    return [...lines, say(part.down ? "Drag, or click for the next level (Shift: down)" : "Drag, or click for the next level")].join("\n")
   }
 
   remove() {
@@ -327,6 +345,7 @@ function addFace(node) {
 if (!app.extensions?.some((one) => one.name === NAME)) {
   app.registerExtension({
     name: NAME,
+    init: loadWords,
     nodeCreated(node) {
       if (node.comfyClass === NODE && node.addDOMWidget) addFace(node)
     },
