@@ -7,6 +7,7 @@ import resource
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -107,6 +108,8 @@ def forked(action):
     status = 70  # whatever is raised
     try:
         status = action()
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(status)
 
@@ -129,18 +132,38 @@ def killed(kills, seed, steps, command):
     return {"kills": done, "status": os.waitpid(forked(lambda: main(command)), 0)[1]}
 
 
-def shared(processes, port, out, values, environment=()):
-    """One toy run of several processes, without the launcher; ``environment``: what that would set beside."""
+def by_several(processes, port, environment, action):
+    """``action(rank)`` in several processes that know of each other, without the launcher; the worst exit status."""
 
     def one(rank):
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
         os.environ |= dict(environment)
-        run_toy(out, **values)
-        return 0
+        return action(rank) or 0
 
     children = [forked(lambda rank=rank: one(rank)) for rank in range(processes)]
     return {"status": max(os.waitpid(child, 0)[1] for child in children)}
+
+
+def shared(processes, port, out, values, environment=()):
+    """One toy run of several processes; ``environment``: what a launcher would set beside."""
+
+    def one(rank):
+        stage = ToyStage()
+        run_toy(out, stage, **values)
+        parameters = dict(stage.players["model"].named_parameters())
+        local = {name: getattr(value, "to_local", lambda value=value: value)() for name, value in parameters.items()}
+        sizes = {name: [local[name].numel(), value.numel()] for name, value in parameters.items()}
+        Path(out, f"sizes-{rank}.json").write_text(json.dumps(sizes))
+
+    return by_several(processes, port, environment, one)
+
+
+def commanded(processes, port, command, environment=()):
+    """One command of train_lora by several processes."""
+    from train_lora.__main__ import main
+
+    return by_several(processes, port, environment, lambda rank: main(command))
 
 
 def crowded(out, room):
@@ -156,7 +179,7 @@ def crowded(out, room):
     return {"status": os.waitstatus_to_exitcode(os.waitpid(forked(one), 0)[1])}
 
 
-JOBS = {"killed": killed, "shared": shared, "crowded": crowded}
+JOBS = {"killed": killed, "shared": shared, "commanded": commanded, "crowded": crowded}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
