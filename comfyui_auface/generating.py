@@ -229,3 +229,17 @@ def heard() -> Iterator[list[str]]:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
         elif str(one.message) not in notes:
             notes.append(str(one.message))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the bars that diffusers draws into the log while it loads."""
+    from diffusers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 EMBEDDED = "embedded"
@@ -25,13 +25,20 @@ def list_models(roots: Sequence[str]) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for root in roots:
-        for path, inner, files in os.walk(root, followlinks=True):
+        for path, inner, files in walk(root):
             if INDEX in files and path != root:
                 inner.clear()  # its components are no models of their own
                 found.setdefault(os.path.relpath(path, root).replace(os.sep, "/"), Path(path))
-            elif os.path.realpath(path) in map(os.path.realpath, _above(path, root)):
-                inner.clear()  # a link that leads back
     return dict(sorted(found.items()))
+
+
+def walk(root: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As `os.walk`, through links as well, but not round in a circle of them."""
+    for path, inner, files in os.walk(root, followlinks=True):
+        if os.path.realpath(path) in map(os.path.realpath, _above(path, root)):
+            inner.clear()  # a link that leads back
+        else:
+            yield path, inner, files
 
 
 def find_model(name: str, roots: Sequence[str]) -> Path | None:
@@ -82,7 +89,7 @@ def _why_missing(name: str, there: Sequence[str], roots: Sequence[str]) -> str:
         f"A model is a folder with {INDEX} and the folders beside it, as pipe.save_pretrained and `python -m "
         f"train_lora export` write it: put it into {roots[0]} and press R"
     )
-    files = [os.path.join(root, name) for root in roots if _inside(name)]
+    files = [os.path.join(root, name) for root in roots if inside(name)]
     if any(os.path.isfile(path) for path in files):
         return f"model {name!r} is a single file, which is no model of VQ-AUFace; {where}. {put}"
     if any(os.path.isdir(path) for path in files):
@@ -90,7 +97,7 @@ def _why_missing(name: str, there: Sequence[str], roots: Sequence[str]) -> str:
     return f"model {name!r} is not in {' or '.join(roots)}; {where}. {put}"
 
 
-def _inside(name: str) -> bool:
+def inside(name: str) -> bool:
     """Whether a name stays in its folder; nothing outside is looked at, not even whether it is there."""
     if not name or "\0" in name or os.path.isabs(name) or os.path.splitdrive(name)[0]:
         return False

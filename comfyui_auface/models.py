@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +21,9 @@ from comfy.model_patcher import ModelPatcher
 from PIL import Image
 
 import auface_diffusers
+from comfyui_auface.adapting import Worn
 from comfyui_auface.expression import choose
+from comfyui_auface.generating import quiet
 from comfyui_auface.model_files import stamp
 from comfyui_auface.parts import what_to_do
 
@@ -62,9 +63,10 @@ class FaceModel:
     """What the socket AUFACE_MODEL carries.
 
     Attributes:
-        name: as in the loader's menu. folder: of its files. pipe: shares its components with every clone.
+        name: as in the loader's menu. folder: of its files. pipe: shares its components with every clone; its
+            trigger words are those of ``adapters``.
         patcher: of these components; attention: how the transformer attends.
-        notes: what was added on the way, for people.
+        notes: what was added on the way, for people. adapters: those among it, in their order.
     """
 
     name: str
@@ -73,6 +75,7 @@ class FaceModel:
     patcher: WholePatcher
     attention: str
     notes: tuple[str, ...] = field(default=())
+    adapters: tuple[Worn, ...] = field(default=())
 
     def patched(self, deltas: Mapping[str, torch.Tensor], strength: float, note: str) -> FaceModel:
         """This model with ``strength`` times a delta added to some weights; this one stays as it is.
@@ -108,7 +111,7 @@ def load_model(name: str, folder: Path | None, dtype: str, attention: str) -> Fa
     except ImportError as error:  # a package that is too old, or lacks a part
         raise RuntimeError(f"the generator cannot be loaded: {what_to_do(error)}") from error
     try:
-        with _quiet():
+        with quiet():
             if folder is None:
                 pipe: Any = VQAUFacePipeline.from_default(torch_dtype=kind)
             else:
@@ -181,7 +184,7 @@ def estimator_of(model: FaceModel) -> WholePatcher | None:
 def _estimator(folder: Path, version: object) -> WholePatcher:
     from auface_diffusers.models import AUEstimator
 
-    with _quiet():
+    with quiet():
         loaded: Any = AUEstimator.from_pretrained(folder, local_files_only=True)
     return managed(torch.nn.ModuleDict({"estimator": loaded.float().eval()}))
 
@@ -196,20 +199,6 @@ def _dtype(name: str) -> torch.dtype:
     if name == "auto":  # full precision where half is slow, as on CPUs
         name = "fp16" if mm.should_use_fp16(device) else "bf16" if mm.should_use_bf16(device) else "fp32"
     return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[name]
-
-
-@contextmanager
-def _quiet():
-    """Without the bars that diffusers draws into the log while it loads."""
-    from diffusers.utils import logging
-
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if bars:
-            logging.enable_progress_bar()
 
 
 class Progress:

@@ -15,6 +15,7 @@ PARTS = (
     "comfyui_auface.nodes_text",
     "comfyui_auface.nodes_structure",
     "comfyui_auface.nodes_generate",
+    "comfyui_auface.nodes_adapter",
     "comfyui_auface.nodes_edit",
     "comfyui_auface.nodes_score",
 )

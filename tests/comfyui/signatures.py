@@ -10,7 +10,7 @@ from pathlib import Path
 
 GOLDEN = Path(__file__).with_name("signatures.json")
 KEPT = ("default", "min", "max", "step", "round", "multiline")
-MENUS_OF_FILES = {("AUFaceFromFile", "file"), ("AUFaceLoader", "model")}
+MENUS_OF_FILES = {("AUFaceFromFile", "file"), ("AUFaceLoader", "model"), ("AUFaceLoRA", "lora")}
 """Choices that depend on the machine."""
 
 
