@@ -4,9 +4,10 @@ import dataclasses
 
 import torch
 
+from auface_diffusers import VQAUFacePipeline
 from auface_diffusers.facs import units
 from auface_diffusers.models.adapters import adapter_config, adapter_weights, base_hash, find_layers
-from auface_diffusers.pipelines.adapter_files import Adapter, AdapterInfo
+from auface_diffusers.pipelines.adapter_files import Adapter, AdapterInfo, write_adapter
 
 TARGETS = ("to_q", "to_v", "mlp", "structure")
 
@@ -26,6 +27,13 @@ def make_adapter(pipe, kind="lora", targets=TARGETS, seed=1, **values):
         model.unload_lora()
     info = AdapterInfo(kind, 4, 8.0, tuple(targets), layers, base, tuple(units.channels))
     return Adapter(dataclasses.replace(info, **values), weights)
+
+
+def write_adapters(folder, **wanted):
+    """Files of adapters for the embedded weights: `write_adapters(folder, clay={"kind": "dora"})`."""
+    pipe = VQAUFacePipeline.from_default()
+    for name, values in wanted.items():
+        write_adapter(folder / f"{name}.safetensors", make_adapter(pipe, **values))
 
 
 def face(pipe, **values):

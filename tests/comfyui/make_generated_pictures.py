@@ -1,9 +1,11 @@
 """Draws the help pages' pictures and the workflows' thumbnails that need the generator. Run by hand after a change of
 the embedded weights: everything is drawn anew.
 
-python tests/comfyui/make_generated_pictures.py
+python tests/comfyui/make_generated_pictures.py [ADAPTER]   with an adapter's file, only what shows one: that of
+the clay faces that train_lora/configs/adapter-style.toml speaks of
 """
 
+import sys
 from pathlib import Path
 
 import torch
@@ -58,13 +60,25 @@ def pictures(pipe):
     yield folder / "06_edit_expression.jpg", change[:2]
 
 
-def main():
+def adapted(pipe, file):
+    """Path and image of each picture that shows an adapter."""
+    scores = ["6C+12D", "1C+2C+5C+26C"]
+    pipe.load_lora_weights(file, "clay")
+    drawn = []
+    for weight in (0.0, 0.5, 1.0):
+        pipe.set_adapters("clay", weight)
+        drawn.append(faces(pipe, scores, attributes={}))
+    yield ROOT / "comfyui_auface" / "web" / "docs" / "images" / "lora.webp", torch.cat([one[:1] for one in drawn])
+    yield ROOT / "workflows" / "10_adapter.jpg", torch.cat([drawn[0], drawn[2]])
+
+
+def main(*adapter):
     pipe = VQAUFacePipeline.from_default()
     pipe.set_progress_bar_config(disable=True)
-    for path, images in pictures(pipe):
+    for path, images in adapted(pipe, *adapter) if adapter else pictures(pipe):
         webp = {"method": 6} if path.suffix == ".webp" else {}
         side_by_side(images).save(path, quality=QUALITY, **webp)
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -1,6 +1,7 @@
 """Draws what the generating nodes should draw, with the library alone and in ComfyUI's Python: equal to the pixel.
 
-python reference_faces.py FOLDER   reads JSON lines {"name", "call", ...} and writes FOLDER/NAME-0.png and so on
+python reference_faces.py FOLDER   reads JSON lines {"name", "call", ...} and writes FOLDER/NAME-0.png and so on;
+"adapters" of a line are files and how much each counts
 """
 
 import json
@@ -33,6 +34,8 @@ def main(folder):
     pipe = VQAUFacePipeline.from_default()
     for line in sys.stdin:
         said = json.loads(line)
+        worn = said.get("adapters", [])
+        pipe.set_adapters([pipe.load_lora_weights(path) for path, _ in worn], [weight for _, weight in worn])
         if said["call"] == "edit":
             images = edit(pipe, said).images
         else:
@@ -41,6 +44,7 @@ def main(folder):
         for number, image in enumerate(images):
             pixels = (image.permute(1, 2, 0) * 255).clamp(0, 255).byte().numpy()  # as ComfyUI's SaveImage rounds
             Image.fromarray(pixels).save(Path(folder, f"{said['name']}-{number}.png"))
+        pipe.unload_lora_weights()
 
 
 if __name__ == "__main__":

@@ -10,12 +10,16 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 sys.path.append(str(Path(__file__).parent))  # the helpers beside this file
 import browser
 import real_comfyui
 from browser import Page
 from real_comfyui import PACK, ROOT, Server
+
+from auface_diffusers.pipelines.adapter_files import HEADER
 
 pytestmark = pytest.mark.slow
 TWINS = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(Path(__file__).parent.glob("api/*.json"))}
@@ -34,6 +38,9 @@ def server(request, tmp_path_factory):
         folder = base / "models" / one["directory"]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / one["name"]).touch()
+    adapters = base / "models" / "auface" / "loras"  # workflow 10 has one of the user's own
+    adapters.mkdir(parents=True)
+    save_file({"none": torch.zeros(1)}, adapters / "adapter.safetensors", {HEADER: "{}"})
     with Server(request.param, base) as running:
         yield running
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from toy_adapters import write_adapters
 
 sys.path.append(str(Path(__file__).parent))  # the helpers beside this file
 import real_comfyui
@@ -34,7 +35,10 @@ if not CHECKOUTS:
 def server(request, tmp_path_factory):
     if request.param is None:
         pytest.skip(real_comfyui.MISSING)
-    with Server(request.param, tmp_path_factory.mktemp("comfyui")) as running:
+    base = tmp_path_factory.mktemp("comfyui")
+    (base / "models" / "auface" / "loras").mkdir(parents=True)
+    write_adapters(base / "models" / "auface" / "loras", adapter={"trigger": "clay"})  # for workflow 10
+    with Server(request.param, base) as running:
         yield running
 
 
