@@ -6,7 +6,9 @@ image encoder.
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -43,10 +45,7 @@ def load_base(base: str, config: str, dtype: torch.dtype) -> Pipe:
             pictures by other rules than those that are trained.
     """
     place = Path(base)
-    try:
-        pipe = _from_file(place, config) if place.is_file() else _from_folder(place, config, dtype)
-    except (OSError, RuntimeError, KeyError, TypeError, SafetensorError) as error:  # whatever diffusers meets
-        raise ValueError(f"base {base} cannot be loaded: {error}") from None
+    pipe = _from_file(place, config) if place.is_file() else _from_folder(place, config, dtype)
     _check(pipe, base)
     pipe.set_progress_bar_config(disable=True)
     for name in models_of(pipe):
@@ -88,15 +87,15 @@ def _from_folder(folder: Path, config: str, dtype: torch.dtype) -> Pipe:
         if not (folder / name).is_dir():
             raise ValueError(f"base {folder} lacks {name}: copy the whole checkpoint again")
     halves = [_only_half(folder / name) for name in wanted]
-    pipe: Pipe = kind.from_pretrained(
-        folder,
-        torch_dtype={"default": dtype, "vae": torch.float32},
-        variant=HALF if any(halves) else None,
-        use_safetensors=True,
-        local_files_only=True,
-        **_left_out(kind),
-    )
-    return pipe
+    with _naming(folder):
+        return kind.from_pretrained(
+            folder,
+            torch_dtype={"default": dtype, "vae": torch.float32},
+            variant=HALF if any(halves) else None,
+            use_safetensors=True,
+            local_files_only=True,
+            **_left_out(kind),
+        )
 
 
 def _from_file(path: Path, config: str) -> Pipe:
@@ -110,10 +109,19 @@ def _from_file(path: Path, config: str) -> Pipe:
             "of diffusers for the same kind of model (its weights are not read), or convert the file to such a folder"
         )
     kind = _kind(Path(config), "base_config")
-    pipe: Pipe = kind.from_single_file(
-        str(path), config=config, torch_dtype=torch.float32, local_files_only=True, **_left_out(kind)
-    )
-    return pipe
+    with _naming(path):
+        return kind.from_single_file(
+            str(path), config=config, torch_dtype=torch.float32, local_files_only=True, **_left_out(kind)
+        )
+
+
+@contextlib.contextmanager
+def _naming(base: Path) -> Iterator[None]:
+    """Say which base it is that diffusers or transformers cannot load."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError) as error:
+        raise ValueError(f"base {base} cannot be loaded: {error}") from None
 
 
 def _kind(folder: Path, name: str) -> type[Any]:

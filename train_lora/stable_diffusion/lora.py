@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,8 @@ def begin_lora(pipe: Pipe, spec: LoraSpec) -> AdaptedUNet:
         model = getattr(pipe, part)
         names = find_layers(model, targets, "lora")
         _refuse_unnamed(part, names)
+        if is_xl(pipe) and part == "text_encoder":
+            names = _that_count(names, model.config.num_hidden_layers)
         # by peft alone: transformers' own way in wants a newer peft than diffusers does
         inject_adapter_in_model(adapter_config("lora", spec.rank, spec.alpha, names, spec.dropout), model, NAME)
         for value in adapter_parameters(model, NAME).values():
@@ -87,6 +89,14 @@ def switched_off(model: AdaptedUNet) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.enable_adapters(True)
+
+
+def _that_count(names: Sequence[str], layers: int) -> list[str]:
+    """Without those of the last layer: SDXL reads its first encoder before it, so nothing there would be trained."""
+    found = [name for name in names if f".layers.{layers - 1}." not in f".{name}"]
+    if not found:
+        raise ValueError(f"lora text_targets: only layer {layers - 1} of text_encoder, which SDXL does not read")
+    return found
 
 
 def _refuse_unnamed(part: str, names: Iterable[str]) -> None:
