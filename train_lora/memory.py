@@ -1,10 +1,10 @@
 """How much memory the training of an adapter needs, found out before it begins.
 
 Two small steps, of one sample and of two, are made on the CPU while every allocation of a tensor is counted; the rest
-of a step grows with the samples. To this come the weights, their gradients, AdamW's two moments and the averaged
-weights, and what the process has beside tensors. (In full training the gradients hide what a sample takes at so few
-samples: this is for adapters.) It is an estimate: kernels keep room of their own, and a GPU's
-attention keeps less.
+of a step grows with the samples. To this come the weights, their gradients, the optimizer's two moments and the
+averaged weights, and what the process has beside tensors. (In full training the gradients hide what a sample takes at
+so few samples: this is for adapters.) It is an estimate: kernels keep room of their own, and a GPU's attention keeps
+less.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from train_lora.loop import LoopConfig, Step
+from train_lora.optimizers import moment_bytes
 
 GB = 1e9
 PROCESS = {"cpu": 0.8 * GB, "cuda": 0.6 * GB}
@@ -94,7 +95,7 @@ def estimate(stage: Any, config: LoopConfig, processes: int = 1, device: str = "
     one, two = (step_bytes(stage, config, samples) for samples in (1, 2))
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     averaged = 2 if config.ema else 0  # the average, and the weights that it stands in for in validation
-    state = trained * (2 + averaged)  # two moments; gradients are in the steps
+    state = moment_bytes(config, model) + trained * averaged  # gradients are in the steps
     weights = sum(_size(one) for one in held(stage).values())
     workers = config.workers * WORKER * processes if kind == "cpu" else 0.0
     fixed = (weights + state) * (processes if kind == "cpu" else 1) + PROCESS[kind] + workers + max(0.0, 2 * one - two)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from train_lora.loop import LoopConfig
@@ -22,14 +22,14 @@ def optimizer(config: LoopConfig, module: nn.Module) -> torch.optim.Optimizer:
 
     Raises:
         ModuleNotFoundError: "adamw8bit" without bitsandbytes.
-        ValueError: bitsandbytes cannot run where the module is.
+        ValueError: bitsandbytes cannot run where the module is, or the module is in shards.
     """
     trained = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    kind: Any = torch.optim.AdamW if config.optimizer == "adamw" else _eight_bit(trained[0].device)
+    kind: Any = torch.optim.AdamW if config.optimizer == "adamw" else _eight_bit(trained[0])
     made: torch.optim.Optimizer = kind([g for g in groups if g["params"]], lr=config.learning_rate, betas=config.betas)
     return made
 
@@ -44,8 +44,10 @@ def moment_bytes(config: LoopConfig, module: nn.Module) -> int:
     return total
 
 
-def _eight_bit(device: torch.device) -> Any:  # noqa: ANN401 - a class of a package that may be missing
-    """AdamW of bitsandbytes, once it has made a step on the device: its builds can do more and less."""
+def _eight_bit(first: Tensor) -> Any:  # noqa: ANN401 - a class of a package that may be missing
+    """AdamW of bitsandbytes, once it has made a step where a parameter is: its builds can do more and less."""
+    if hasattr(first, "full_tensor"):  # a DTensor, for which it has no kernels
+        raise ValueError('train.optimizer "adamw8bit" cannot train a model in shards (FSDP): use "adamw", or DDP')
     try:
         import bitsandbytes
     except ModuleNotFoundError as error:
@@ -54,6 +56,7 @@ def _eight_bit(device: torch.device) -> Any:  # noqa: ANN401 - a class of a pack
         raise ModuleNotFoundError(
             'train.optimizer "adamw8bit" needs bitsandbytes: pip install \'auface[8bit]\', or use "adamw"'
         ) from None
+    device = first.device
     tried = nn.Parameter(torch.zeros(SMALLEST, device=device))
     tried.grad = torch.ones_like(tried)
     try:

@@ -157,14 +157,17 @@ def test_compiled_models_in_shards_give_the_same_losses(tmp_path):
 
 
 def test_what_cannot_be_is_said(tmp_path):
-    apart = {"ACCELERATE_USE_CPU": "false"}
-    old = FSDP | {"FSDP_VERSION": "1"}
-    jobs = [["shared", 2, free_port(), str(tmp_path / str(i)), {}, given] for i, given in enumerate((apart, old))]
-    results, errors = run_jobs(*([*jobs] if torch.cuda.is_available() is False else jobs[1:]))
-    assert all(result["status"] for result in results)
-    assert "FSDP 1 is not supported: set fsdp_version: 2" in errors
+    jobs = [
+        ["shared", 2, free_port(), str(tmp_path / "old"), {}, FSDP | {"FSDP_VERSION": "1"}],
+        ["shared", 2, free_port(), str(tmp_path / "packed"), {"optimizer": "adamw8bit"}, FSDP],
+    ]
+    said = ["FSDP 1 is not supported: set fsdp_version: 2", '"adamw8bit" cannot train a model in shards (FSDP)']
     if not torch.cuda.is_available():
-        assert "2 processes were launched, accelerate sees 1: without GPUs, set ACCELERATE_USE_CPU=true" in errors
+        jobs.append(["shared", 2, free_port(), str(tmp_path / "apart"), {}, {"ACCELERATE_USE_CPU": "false"}])
+        said.append("2 processes were launched, accelerate sees 1: without GPUs, set ACCELERATE_USE_CPU=true")
+    results, errors = run_jobs(*jobs)
+    assert all(result["status"] for result in results)
+    assert all(one in errors for one in said)
     assert not [*tmp_path.rglob("*.safetensors")]
 
 
