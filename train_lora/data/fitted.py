@@ -9,7 +9,7 @@ poor, the structure map is left out as well.
 
 from __future__ import annotations
 
-import os
+import uuid
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -94,7 +94,7 @@ class FittedSource:
         fits = self._fit(look, Camera.framed(framing))
         if place is not None:
             place.parent.mkdir(parents=True, exist_ok=True)
-            part = place.with_suffix(f".{os.getpid()}.part")  # several processes may begin at once
+            part = place.with_suffix(f".{uuid.uuid4().hex}.part")  # several processes may begin at once
             save_file({**fits, "made_of": made_of}, part)
             part.replace(place)
         return fits

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import uuid
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -168,8 +169,7 @@ def _fingerprint(tokenizer: FaceTokenizer) -> str:
 
 def _begin(place: Path, shapes: Mapping[str, tuple[tuple[int, ...], type]]) -> None:
     """Empty files by name in a new folder. Several processes may begin at once: that of the first one is used."""
-    part = place.with_name(f"{place.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    part = place.with_name(f"{place.name}.{uuid.uuid4().hex}.part")
     part.mkdir(parents=True)
     for name, (shape, kind) in shapes.items():
         np.lib.format.open_memmap(part / f"{name}.npy", mode="w+", dtype=kind, shape=shape)
