@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from PIL import Image
+from safetensors.torch import save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -26,6 +28,33 @@ LAYERS = 3
 """Of a text encoder."""
 START, END = 49406, 49407
 """Tokens at the ends of a caption, as ComfyUI has them in its code."""
+UNET_NAMES = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+    "conv1": "in_layers.2",
+    "conv2": "out_layers.3",
+    "time_emb_proj": "emb_layers.1",
+    "conv_shortcut": "skip_connection",
+}
+"""Of layers, new and old."""
+VAE_NAMES = {
+    r"downsamplers\.0": "downsample",
+    r"upsamplers\.0": "upsample",
+    r"mid_block\.resnets\.0": "mid.block_1",
+    r"mid_block\.resnets\.1": "mid.block_2",
+    r"mid_block\.attentions\.0": "mid.attn_1",
+    "down_blocks": "down",
+    "resnets": "block",
+    r"attn_1\.group_norm": "attn_1.norm",
+    r"attn_1\.to_([qkv])": r"attn_1.\1",
+    r"attn_1\.to_out\.0": "attn_1.proj_out",
+    "conv_norm_out": "norm_out",
+    "conv_shortcut": "nin_shortcut",
+}
+"""Patterns of names, new and old."""
 
 
 def tokenizer(folder, pad):
@@ -140,3 +169,46 @@ def plain_shards(folder, count=8, size=64, wordings=2):
     write_shard(folder / shard_name(0), samples)
     (folder / DATA_FILE).write_text(json.dumps({"channels": list(units.channels)}))
     return folder
+
+
+def save_one_file(folder, path):
+    """Write the weights of a toy "sd1" as the one file in which checkpoints are passed on; its names are older."""
+    pipe = StableDiffusionPipeline.from_pretrained(folder)
+    found = {f"model.diffusion_model.{_old_unet(name)}": value for name, value in pipe.unet.state_dict().items()}
+    for name, value in pipe.vae.state_dict().items():
+        old = _old_vae(name)
+        matrix = ".attn_1." in old and value.ndim == 2
+        found[f"first_stage_model.{old}"] = value[..., None, None] if matrix else value
+    for name, value in pipe.text_encoder.state_dict().items():
+        found[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = value
+    save_file({name: value.contiguous() for name, value in found.items()}, path)
+    return path
+
+
+def _old_unet(name):
+    """Of a UNet with one layer a block and two blocks."""
+    part, _, rest = name.partition(".")
+    if part in ("down_blocks", "up_blocks"):
+        block, kind, number, inner = rest.split(".", 3)
+        place = int(number) + 2 * int(block) + (part == "down_blocks")
+        where = {"resnets": 0, "attentions": 1, "downsamplers": 0, "upsamplers": 1}[kind]
+        place += kind.endswith("samplers")
+        rest = inner.replace("conv.", "op.") if kind == "downsamplers" else inner
+        side = "input_blocks" if part == "down_blocks" else "output_blocks"
+        name = f"{side}.{place}.{where}.{rest}"
+    elif part == "mid_block":
+        kind, number, inner = rest.split(".", 2)
+        name = f"middle_block.{1 if kind == 'attentions' else 2 * int(number)}.{inner}"
+    if ".transformer_blocks." not in name:  # where norms are called so in both
+        name = name.replace("norm1", "in_layers.0").replace("norm2", "out_layers.0")
+    for new, old in UNET_NAMES.items():
+        name = name.replace(new, old)
+    return name
+
+
+def _old_vae(name):
+    if ".up_blocks." in name:
+        name = re.sub(r"up_blocks\.(\d)", lambda found: f"up.{3 - int(found[1])}", name)
+    for new, old in VAE_NAMES.items():
+        name = re.sub(new, old, name)
+    return name

@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
-from toy_stable_diffusion import END, START, plain_shards, save_toy
+from toy_stable_diffusion import END, START, plain_shards, save_one_file, save_toy
 
 from auface_diffusers.facs import units
 from auface_diffusers.models.adapters import adapter_parameters, base_hash
@@ -518,6 +518,15 @@ def test_one_file_needs_a_folder_of_configurations(tmp_path, shards):
         path.write_bytes(b"x")
         with pytest.raises(ValueError, match=message):
             SDAdapterStage(config(tmp_path / "run", path, shards))
+
+
+def test_one_file_with_a_folder_of_configurations_is_the_same_base(tmp_path, begun, bases, shards):
+    path = save_one_file(bases["sd1"], tmp_path / "one.safetensors")
+    told = tmp_path / "told"  # without any weights
+    shutil.copytree(bases["sd1"], told, ignore=shutil.ignore_patterns("*.safetensors"))
+    stage = SDAdapterStage(config(tmp_path / "run", path, shards, base_config=str(told)))
+    assert stage.hashes == begun().hashes
+    assert loss_of(stage).item() == pytest.approx(loss_of(begun()).item(), rel=1e-5)
 
 
 def test_weights_in_float16_alone_will_do(tmp_path, begun, bases, shards):
