@@ -13,7 +13,7 @@ from train_lora.ablate import VARIANTS, AblateConfig, ablate
 from train_lora.data.faces import FacesConfig
 from train_lora.loop import LoopConfig, Step, train
 from train_lora.stages.align import AlignConfig, AlignStage
-from train_lora.stages.estimator import EstimatorConfig, EstimatorStage
+from train_lora.stages.estimator import EstimatorConfig, EstimatorStage, apart, side_pairs
 from train_lora.stages.generator import GeneratorConfig, GeneratorStage
 from train_lora.stages.tokenizer import TokenizerConfig, TokenizerLosses, TokenizerStage
 
@@ -114,6 +114,7 @@ def test_estimator_learns_and_exports(faces, tmp_path):
         {"level_weight": 5.0},
         {"landmark_weight": 0.0},
         {"motion_weight": 9.0},
+        {"side_weight": 0.0},
         {"tokenizer": "tokenizer", "repainted": 1.0},
     ],
     ids=str,
@@ -123,6 +124,18 @@ def test_options_of_the_estimator(faces, parts, tmp_path, values):
         values = values | {"tokenizer": str(parts / "tokenizer")}
     plain, other = (EstimatorStage(estimator_config(faces, tmp_path, **given)) for given in ({}, values))
     assert first_loss(plain, "estimator")[0] != first_loss(other, "estimator")[0]
+
+
+def test_the_side_that_shows_more_is_to_be_ahead():
+    sides = side_pairs(["L1", "R1", "17", "L12", "R12"])
+    assert sides.tolist() == [[0, 1], [3, 4]]
+    logits = torch.tensor([[2.0, -1.0, 0.0, 1.0, 4.0]])
+    levels = torch.tensor([[0.0, 3.0, 5.0, 4.0, 2.0]])
+    ahead, differ = apart(logits, levels, torch.ones(1, 5, dtype=torch.bool), sides)
+    assert ahead.tolist() == [[-3.0, -3.0]]
+    assert differ.tolist() == [[True, True]]
+    _, differ = apart(logits, levels - levels.new_tensor([0, 2, 0, 0, 0]), levels > 0, sides)
+    assert differ.tolist() == [[False, True]]
 
 
 def test_nothing_is_repainted_at_share_zero(faces, parts, tmp_path):

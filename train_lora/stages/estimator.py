@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from auface_diffusers.anatomy import HeadModel
 from auface_diffusers.facs.levels import MAX_LEVEL
 from auface_diffusers.metrics.calibration import MIN_AUC, fit_calibration, gate
+from auface_diffusers.metrics.evaluate import SIDE_GAP
 from auface_diffusers.metrics.histogram import Histogram, area_under_curve, calibration_error
 from auface_diffusers.models.au_estimator import AUEstimator
 from auface_diffusers.models.face_tokenizer import FaceTokenizer
@@ -48,6 +49,8 @@ class EstimatorConfig:
             handwriting is no news to the estimator.
         presence_weight, level_weight, landmark_weight, motion_weight: of the losses of presence (a mean over all
             channels, of which few are present), level, points, and how far these have moved.
+        side_weight: of the loss that asks which side of a face shows more of a unit: few faces are one-sided, and
+            without it both sides are read alike.
         start: folder of an `AUEstimator` whose weights are the first ones, in place of ``model``; "" draws them.
         calibration: faces with labels that fit the calibration; apart from ``data`` and ``held_out``.
     """
@@ -65,6 +68,7 @@ class EstimatorConfig:
     level_weight: float = 1.0
     landmark_weight: float = 20.0
     motion_weight: float = 1.0
+    side_weight: float = 1.0
     start: str = ""
 
 
@@ -81,6 +85,7 @@ class EstimatorStage:
         self.players: dict[str, nn.Module] = {"estimator": model}
         self.head = HeadModel.from_default()
         self.turns = self.head.turns
+        self.sides = side_pairs(self.channels)
         self.skin = (self.turns == 0).all(1).float()  # units that turn neither head nor eyes
         self.tokenizer: FaceTokenizer | None = None
         if config.tokenizer:
@@ -106,7 +111,14 @@ class EstimatorStage:
         parts["landmarks"] = self.config.landmark_weight * place
         moved = _distance(out.motion / MOTION_SCALE, motion / MOTION_SCALE, beta=0.2)
         parts["motion"] = self.config.motion_weight * moved
+        parts["sides"] = self.config.side_weight * self._side_loss(out.presence_logits.float(), labels)
         yield "estimator", torch.stack(list(parts.values())).sum(), {k: float(v.detach()) for k, v in parts.items()}
+
+    def _side_loss(self, logits: Tensor, labels: Labels) -> Tensor:
+        """Cross entropy of the side that shows more, of units whose sides differ (Bradley and Terry); 0 if none do."""
+        ahead, differ = apart(logits, labels.levels, labels.mask | labels.graded, self.sides.to(logits.device))
+        cost: Tensor = (F.softplus(-ahead) * differ).sum() / differ.sum().clamp(min=1)
+        return cost
 
     def _prepare(self, batch: FaceBatch, seeds: tuple[int, ...]) -> tuple[Tensor, Labels, Tensor, Tensor]:
         """Changed pictures, half of them mirrored, what they show, their iBUG points, and how far these have moved."""
@@ -162,12 +174,17 @@ class EstimatorStage:
         return logits, read, Labels(*labels)
 
     def validate(self, model: AUEstimator) -> dict[str, float]:
-        """AUC over the channels, and error of the level of units that are present."""
+        """AUC over the channels, error of the level of units that are present, and how often the side of a one-sided
+        unit is read right.
+        """
         logits, read, labels = self._read(model, self.held_out, shared)
         areas = area_under_curve(Histogram.of(labels.states(), torch.sigmoid(logits).numpy()))
         known = areas[~np.isnan(areas)]
         error = (read - labels.levels).abs()[labels.graded].mean()
         measured = {"level_error": float(error), "covered": float((known >= MIN_AUC).sum())}
+        ahead, differ = apart(logits, labels.levels, labels.mask | labels.graded, self.sides)
+        if differ.any():
+            measured["sides"] = float((ahead[differ] > 0).float().mean())
         if len(known):  # too few faces tell nothing about any channel
             measured |= {"auc": float(known.mean()), "auc_10th": float(np.quantile(known, 0.1))}
         return measured
@@ -210,6 +227,25 @@ class EstimatorStage:
                 f"{int(name not in blind)}"
             )
         (folder / "channels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def side_pairs(channels: Sequence[str]) -> Tensor:
+    """Numbers (P, 2) of the left and the right channel of every unit that has two sides."""
+    place = {name: number for number, name in enumerate(channels)}
+    both = [(place[name], place[f"R{name[1:]}"]) for name in channels if name[0] == "L" and f"R{name[1:]}" in place]
+    return torch.tensor(both, dtype=torch.long).reshape(-1, 2)
+
+
+def apart(logits: Tensor, levels: Tensor, known: Tensor, sides: Tensor) -> tuple[Tensor, Tensor]:
+    """By how much the side that shows more of a unit is read as ahead (B, P), and where that is a question (B, P) bool.
+
+    Args:
+        logits: (B, C) of presence. levels: (B, C) in 0..5. known: (B, C) bool, whether they are.
+        sides: (P, 2), see `side_pairs`.
+    """
+    more = levels[:, sides[:, 0]] - levels[:, sides[:, 1]]
+    ahead = (logits[:, sides[:, 0]] - logits[:, sides[:, 1]]) * more.sign()
+    return ahead, known[:, sides].all(2) & (more.abs() >= SIDE_GAP)
 
 
 def _distance(value: Tensor, target: Tensor, beta: float) -> Tensor:
