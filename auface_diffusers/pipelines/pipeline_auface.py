@@ -79,7 +79,7 @@ class VQAUFacePipeline(FacePipeline):
         face_tokenizer: FaceTokenizer,
         scheduler: MaskedTokenScheduler,
         framing: str = "face",
-        guidance_scale: float = 2.0,
+        guidance_scale: float = 1.5,
         num_inference_steps: int = 10,
     ) -> None:
         super().__init__()

@@ -85,7 +85,7 @@ class VQAUFaceEditPipeline(FacePipeline):
         scheduler: MaskedTokenScheduler,
         estimator: AUEstimator | None = None,
         framing: str = "face",
-        guidance_scale: float = 2.0,
+        guidance_scale: float = 1.5,
         num_inference_steps: int = 10,
     ) -> None:
         super().__init__()
