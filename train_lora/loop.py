@@ -9,7 +9,6 @@ each other, or weigh them by what the pass holds, come near.
 from __future__ import annotations
 
 import contextlib
-import math
 import signal
 import sys
 import time
@@ -28,7 +27,7 @@ from torch.utils.data import DataLoader
 from train_lora.card import card
 from train_lora.checkpoint import Checkpoints, Saved, contents, new_folder
 from train_lora.logs import Logs
-from train_lora.optimizers import OPTIMIZERS, optimizer
+from train_lora.optimizers import OPTIMIZERS, learning_rate, optimizer
 from train_lora.order import Numbers
 from train_lora.sharding import apart, asked_for, blank_copy, copied, in_one_piece, shard, whole
 from train_lora.together import check_launch
@@ -126,15 +125,6 @@ class Stage(Protocol):
 
     def export(self, model: nn.Module, folder: Path, report: Mapping[str, Any]) -> None:
         """Write the finished model, and what its card needs, to a new folder."""
-
-
-def learning_rate(config: LoopConfig, step: int) -> float:
-    """Linear warm-up, then a cosine down to ``final_share``."""
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
-    share = config.final_share + (1 - config.final_share) * (1 + math.cos(math.pi * progress)) / 2
-    return config.learning_rate * share
 
 
 def train(stage: Stage, config: LoopConfig, out: Path, description: Mapping[str, Any]) -> dict[str, Any]:

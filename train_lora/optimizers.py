@@ -1,7 +1,8 @@
-"""AdamW, or AdamW whose moments take a byte a value (bitsandbytes)."""
+"""AdamW, or AdamW whose moments take a byte a value (bitsandbytes), and the learning rate of a step."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,6 +33,15 @@ def optimizer(config: LoopConfig, module: nn.Module) -> torch.optim.Optimizer:
     kind: Any = torch.optim.AdamW if config.optimizer == "adamw" else _eight_bit(trained[0])
     made: torch.optim.Optimizer = kind([g for g in groups if g["params"]], lr=config.learning_rate, betas=config.betas)
     return made
+
+
+def learning_rate(config: LoopConfig, step: int) -> float:
+    """Linear warm-up, then a cosine down to ``final_share``."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+    share = config.final_share + (1 - config.final_share) * (1 + math.cos(math.pi * progress)) / 2
+    return config.learning_rate * share
 
 
 def moment_bytes(config: LoopConfig, module: nn.Module) -> int:

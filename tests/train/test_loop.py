@@ -27,7 +27,8 @@ from train_lora.config import ConfigError, load_config
 from train_lora.data.prepare_config import PrepareConfig
 from train_lora.data.synth import SynthConfig
 from train_lora.export import ExportConfig
-from train_lora.loop import LoopConfig, learning_rate
+from train_lora.loop import LoopConfig
+from train_lora.optimizers import learning_rate
 from train_lora.report import ReportConfig
 from train_lora.stages.adapter import AdapterConfig
 from train_lora.stages.align import AlignConfig

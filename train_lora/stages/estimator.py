@@ -237,7 +237,7 @@ def side_pairs(channels: Sequence[str]) -> Tensor:
 
 
 def apart(logits: Tensor, levels: Tensor, known: Tensor, sides: Tensor) -> tuple[Tensor, Tensor]:
-    """By how much the side that shows more of a unit is read as ahead (B, P), and where that is a question (B, P) bool.
+    """By how much the side that shows more of a unit is read as ahead (B, P), and where it matters (B, P) bool.
 
     Args:
         logits: (B, C) of presence. levels: (B, C) in 0..5. known: (B, C) bool, whether they are.
