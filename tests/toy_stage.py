@@ -5,6 +5,7 @@ import os
 import random
 import resource
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -81,6 +82,13 @@ class ToyStage:
     def export(self, model, folder, report):
         folder.mkdir(exist_ok=True)
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "toy.safetensors")
+
+
+def free_port():
+    """Of this machine, for processes to meet at."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return str(one.getsockname()[1])
 
 
 def toy_config(**values):

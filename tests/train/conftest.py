@@ -1,6 +1,7 @@
 """Small faces for the tests of training."""
 
 import pytest
+import torch
 
 from train_lora.data.synth import SynthConfig, synth
 
@@ -14,3 +15,12 @@ def faces(tmp_path_factory):
     )
     synth(config)
     return config
+
+
+@pytest.fixture
+def one_thread():
+    """As in the runs of other processes: sums are taken in the same order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,26 +11,13 @@ import torch
 import toy_stage
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
-from toy_stage import ToyStage, run_toy
+from toy_stage import ToyStage, free_port, run_toy
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SCRIPT = toy_stage.__file__
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "train_lora" / "configs" / "accelerate"
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return str(one.getsockname()[1])
 
 
 def by_two(out, **values):

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ import pytest
 import torch
 import toy_stage
 from safetensors.torch import load_file
-from toy_stage import ToySource, ToyStage, run_toy, toy_config
+from toy_stage import ToySource, ToyStage, free_port, run_toy, toy_config
 
 from auface_diffusers.facs import units
 from auface_diffusers.models.face_tokenizer import FaceTokenizer
@@ -34,8 +33,10 @@ from train_lora.stages.adapter import AdapterConfig
 from train_lora.stages.align import AlignConfig
 from train_lora.stages.estimator import EstimatorConfig
 from train_lora.stages.generator import GeneratorConfig
+from train_lora.stages.sd_adapter import SDAdapterConfig
 from train_lora.stages.tokenizer import TokenizerConfig
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "train_lora" / "configs"
 SCRIPT = toy_stage.__file__
@@ -65,14 +66,6 @@ log_every = 1
 validate_every = 12
 save_every = 5
 """
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the runs that these are compared with
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -107,12 +100,6 @@ def outside(tokenizer_toml, tmp_path_factory):
         ["crowded", str(folder / "crowded"), 4000],
     ]
     return folder, dict(zip(("killed", "shared", "crowded"), run_outside(jobs), strict=True))
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return str(one.getsockname()[1])
 
 
 def log(out, *, steady=True):
@@ -602,7 +589,7 @@ def test_tensorboard_has_each_step_once(tmp_path):
 KINDS = {"align": AlignConfig, "estimator": EstimatorConfig, "generator": GeneratorConfig}
 KINDS |= {"synth": SynthConfig, "tokenizer": TokenizerConfig, "faces": SynthConfig, "decoder": TokenizerConfig}
 KINDS |= {"bp4d": PrepareConfig, "folder": PrepareConfig}
-KINDS |= {"adapter": AdapterConfig, "smoke": AdapterConfig}
+KINDS |= {"adapter": AdapterConfig, "smoke": AdapterConfig, "sd-adapter": SDAdapterConfig}
 KINDS |= {"report": ReportConfig, "export": ExportConfig, "ablate": AblateConfig}
 TOMLS = [path for path in sorted(CONFIGS.rglob("*.toml")) if path.name != "aus.toml"]  # a table, no configuration
 
@@ -622,7 +609,7 @@ def test_shipped_configurations_can_be_read(path):
 
 
 def test_every_training_command_has_a_configuration():
-    for name in {"tokenizer", "align", "generator", "estimator", "synth"} & COMMANDS.keys():
+    for name in {"tokenizer", "align", "generator", "estimator", "synth", "sd-adapter"} & COMMANDS.keys():
         assert (CONFIGS / f"{name}.toml").exists()
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +13,12 @@ import toy_stage
 from accelerate import Accelerator
 from clay_faces import clay_shards
 from safetensors.torch import load_file
-from toy_stage import ToyStage, run_toy
+from toy_stage import ToyStage, free_port, run_toy
 
 from train_lora.adapters import AdaptedTransformer, AdapterSpec, begin_adapter
 from train_lora.sharding import shard
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "train_lora" / "configs" / "accelerate" / "fsdp-cpu.yaml"
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -28,20 +28,6 @@ FSDP = {
     "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
     "FSDP_RESHARD_AFTER_FORWARD": "true",
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return str(one.getsockname()[1])
 
 
 def run_jobs(*jobs):
