@@ -119,9 +119,13 @@ def adapter_layers(model: nn.Module) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
 
 
-def base_weights(model: nn.Module) -> list[Tensor]:
-    """The weights of the layers that peft wraps, without their adapters."""
-    return [layer.get_base_layer().weight for layer in adapter_layers(model)]
+def base_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of the layers that peft wraps, without their adapters, by their full names."""
+    return {
+        f"{_bare(name)}.weight": layer.get_base_layer().weight
+        for name, layer in model.named_modules()
+        if isinstance(layer, BaseTunerLayer)
+    }
 
 
 def weight_changes(model: nn.Module) -> dict[str, Tensor]:

@@ -183,10 +183,17 @@ class AdaptablePipeline(LoraBaseMixin, DiffusionPipeline):
         if not chosen or set(chosen) - set(on):
             raise ValueError(f"fuse_lora {chosen}: adapters that are on are {on}; choose with set_adapters")
         parts = [part for part in COMPONENTS if any(part in self.adapters[name].info.layers for name in chosen)]
+        parts = list(components or parts)
+        changes = self._changes(chosen, lora_scale)
         for part in COMPONENTS:
             model = getattr(self, part)
-            model._auface_unfused = [(weight, weight.detach().clone()) for weight in base_weights(model)]
-        super().fuse_lora(list(components or parts), lora_scale, safe_fusing, chosen, **kwargs)
+            model._auface_unfused = [(weight, weight.detach().clone()) for weight in base_weights(model).values()]
+        super().fuse_lora(parts, lora_scale, safe_fusing, chosen, **kwargs)
+        for part in parts:  # what peft merges is not what its layers do where kinds are mixed
+            before = {id(weight): value for weight, value in getattr(self, part)._auface_unfused}
+            for name, weight in base_weights(getattr(self, part)).items():
+                mixed = before[id(weight)].float() + changes[part].get(name, 0)
+                weight.data.copy_(mixed)
 
     @torch.no_grad()
     def unfuse_lora(self, components: Sequence[str] | None = None, **kwargs: Any) -> None:  # noqa: ANN401 - as above
@@ -279,6 +286,19 @@ class AdaptablePipeline(LoraBaseMixin, DiffusionPipeline):
                     f"the adapter was trained on another base: {part} {wanted}, this pipeline has {found}. Load the "
                     "pipeline it was made for, or, at your own risk, with any_base=True"
                 )
+
+    def _changes(self, chosen: Sequence[str], scale: float) -> dict[str, dict[str, Tensor]]:
+        """By component, `weight_changes` with only these adapters on, their weights times ``scale``."""
+        kept = {name: one.weight for name, one in self.adapters.items()}
+        for name, one in self.adapters.items():
+            one.weight = scale * one.weight if name in chosen else 0.0
+        self._apply_weights()
+        try:
+            return {part: weight_changes(getattr(self, part)) for part in COMPONENTS}
+        finally:
+            for name, weight in kept.items():
+                self.adapters[name].weight = weight
+            self._apply_weights()
 
     def _check_not_fused(self, what: str) -> None:
         if any(layer.merged for part in COMPONENTS for layer in adapter_layers(getattr(self, part))):

@@ -1,6 +1,7 @@
 """Adapters of a pipeline: their files, what is refused, switching, mixing and fusing them."""
 
 import dataclasses
+import itertools
 import json
 
 import pytest
@@ -356,6 +357,33 @@ def test_fusing_can_be_scaled(pipe, file):
     assert torch.allclose(inner.weight.detach() - base, whole / 2, atol=1e-6)
     pipe.unfuse_lora()
     assert torch.equal(inner.weight.detach(), base)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kinds", list(itertools.product(KINDS, KINDS)))
+def test_kinds_that_are_mixed_are_fused_as_they_draw(pipe, file, kinds):
+    targets = ("to_q", "mlp", "to_codes")
+    paths = [file(str(seed), kind=kind, targets=targets, seed=seed) for seed, kind in enumerate(kinds)]
+    for name, path in zip(("a0", "a1"), paths, strict=True):
+        pipe.load_lora_weights(path, name)
+    wanted = logits(pipe, ["a0", "a1"], [0.7, 0.4])
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()  # what is fused stays
+    assert torch.allclose(logits(pipe, [], None), wanted, atol=2e-5)
+
+
+def test_only_the_adapters_and_components_that_are_named_are_fused(pipe, file):
+    paths = {name: file(name, targets=(layer,)) for name, layer in (("one", "to_codes"), ("two", "to_q"))}
+    for name, path in paths.items():
+        pipe.load_lora_weights(path, name)
+    first, base = pipe.transformer.blocks[0].attention.to_q, pipe.transformer.to_codes
+    still = first.get_base_layer().weight.detach().clone()
+    changed = base.get_base_layer().weight.detach().clone()
+    pipe.fuse_lora(adapter_names=["one"])
+    assert torch.equal(first.get_base_layer().weight, still)
+    assert not torch.equal(base.get_base_layer().weight, changed)
+    pipe.unfuse_lora()
+    assert pipe.get_active_adapters() == ["one", "two"]
 
 
 # --- in the pipeline -------------------------------------------------------------------------------------------------
