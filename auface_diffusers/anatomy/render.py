@@ -34,7 +34,7 @@ from auface_diffusers.anatomy.people import person_seed, sample_look
 from auface_diffusers.anatomy.raster import Fragments, rasterize
 from auface_diffusers.anatomy.render_tables import CLOTHES, EYES, HAIR, PARTS, SKIN, TEETH, TONGUE, fixed
 from auface_diffusers.anatomy.vectors import unit
-from auface_diffusers.anatomy.wrinkles import compose
+from auface_diffusers.anatomy.wrinkles import compose, shrink_for
 from auface_diffusers.facs import AUSet, units
 from auface_diffusers.facs.levels import LEVEL_WEIGHTS, MAX_LEVEL
 
@@ -255,7 +255,7 @@ class _Painter:
     ) -> Tensor:
         """Colours (M, 3) of the solid pixels."""
         color = torch.zeros_like(s.place)
-        wrinkles = compose(self.weights, self.looks.age_lines, 1 if self.pixel < 0.009 else 2)
+        wrinkles = compose(self.weights, self.looks.age_lines, shrink_for(self.pixel))
         skin = label == SKIN
         color[skin] = shade.skin(s.at(skin), self.scene, wrinkles)
         eye = (label == EYES[0]) | (label == EYES[1])

@@ -13,8 +13,11 @@ from auface_diffusers.anatomy.hair import CENTER
 from auface_diffusers.anatomy.light import glint
 from auface_diffusers.anatomy.looks import Looks
 from auface_diffusers.anatomy.vectors import unit
+from auface_diffusers.anatomy.wrinkles import pressed
 
 EYE_RADIUS = 0.1383
+HEAD_RADIUS = 0.85
+"""Of the head's cylinder, dm: what an angle of `texture.cylinder` is multiplied with."""
 _IRIS_ANGLE = 0.435  # radians from the optical axis: an iris of 11.7 mm on this eyeball
 
 
@@ -73,12 +76,9 @@ def skin(s: Surface, scene: Scene, wrinkles: Tensor) -> Tensor:
     x = u.abs() / texture.REGION[1]
     y = (texture.REGION[3] - v) / (texture.REGION[3] - texture.REGION[2])
     region = texture.sample(texture.level_for(maps.regions, texture.REGION[1], scene.pixel), x, y)
-    left = u >= 0
-    crease = texture.sample(wrinkles, x, y, layer=2 * face + left.long())
-    front = ((s.rest[:, 2] + 0.6) / 0.2).clamp(0, 1) * (1 - s.inner)
-    crease = crease * front[:, None]
+    crease = pressed(s.rest, s.inner, face, wrinkles)
     relief = 0.55 * looks.pores[face, None] * tile[:, :2] * (1 - 0.6 * s.lips[:, None])
-    slope_u = relief[:, 0] + torch.where(left, crease[:, 0], -crease[:, 0])
+    slope_u = relief[:, 0] + crease[:, 0]
     slope_v = -relief[:, 1] + crease[:, 1]
     albedo, wet = _skin_color(s, looks, tile, region, crease[:, 2])
     hair = _stubble(s, looks, tile, region)
@@ -88,7 +88,7 @@ def skin(s: Surface, scene: Scene, wrinkles: Tensor) -> Tensor:
     roots = _scalp(s.rest, looks, face, tile)[:, None]
     albedo = albedo * (1 - roots) + 0.55 * looks.hair[face] * roots
     cover = torch.maximum(cover, roots)
-    normal = _tilt(s.normal, scene.rotation[face, :, 1], slope_u / 0.85, slope_v)
+    normal = tilt(s.normal, scene.rotation[face, :, 1], slope_u, slope_v)
     return _light_skin(s, scene, albedo, normal, wet * (1 - 0.7 * cover[:, 0]), crease[:, 2])
 
 
@@ -162,11 +162,11 @@ def _brow(rest: Tensor, looks: Looks, face: Tensor, pixel: float) -> Tensor:
     return cover.index_copy(0, near, (value * inside).clamp(0, 0.95))
 
 
-def _tilt(normal: Tensor, up: Tensor, slope_u: Tensor, slope_v: Tensor) -> Tensor:
-    """Unit normals (M, 3) of a relief with slopes to the person's left and upwards."""
+def tilt(normal: Tensor, up: Tensor, slope_u: Tensor, slope_v: Tensor) -> Tensor:
+    """Unit normals (M, 3) of a relief with slopes up and, by angle of `texture.cylinder`, to the person's left."""
     left = unit(torch.cross(up, normal, dim=-1))
     above = torch.cross(normal, left, dim=-1)
-    return unit(normal - slope_u[:, None] * left - slope_v[:, None] * above)
+    return unit(normal - slope_u[:, None] / HEAD_RADIUS * left - slope_v[:, None] * above)
 
 
 def _light_skin(s: Surface, scene: Scene, albedo: Tensor, normal: Tensor, wet: Tensor, crease: Tensor) -> Tensor:

@@ -15,11 +15,20 @@ from auface_diffusers.anatomy.camera import Camera
 from auface_diffusers.anatomy.control_surface import PARTS, Seen, activation, at_pixels, look, seen_labels
 from auface_diffusers.anatomy.head import HeadMesh, HeadModel
 from auface_diffusers.anatomy.shade import _IRIS_ANGLE as IRIS_ANGLE
+from auface_diffusers.anatomy.shade import tilt
 from auface_diffusers.anatomy.vectors import unit
+from auface_diffusers.anatomy.wrinkles import compose, pressed, shrink_for
+from auface_diffusers.facs import AUSet
 
 _PARTS = tuple(PARTS)
-STRUCTURE_CHANNELS = ("normal left", "normal up", "normal front", "depth", *_PARTS[1:], "iris")
-"""Names of the channels of `structure_map`, in order: normals, depth, the parts but the background, the irises."""
+RELIEF = ("relief left", "relief up", "crease")
+STRUCTURE_CHANNELS = ("normal left", "normal up", "normal front", "depth", *_PARTS[1:], "iris", *RELIEF)
+"""Names of the channels of `structure_map`, in order: normals, depth, the parts but the background, the irises, what
+is pressed into the skin. New ones come last: a model of fewer channels takes the first ones.
+"""
+HARD = [_PARTS.index(name) for name in ("background", "right eye", "left eye", "upper teeth", "lower teeth", "tongue")]
+"""Parts that nothing is pressed into."""
+IRIS = STRUCTURE_CHANNELS.index("iris")
 DEPTH_RANGE = 1.6
 """Distance behind the camera's centre, dm, that depth 1 stands for. A head at rest is seen from -0.5 to 1.2 dm, one
 thrust forward and bowed (57E+54E) from -1.6, one drawn back (58E) to 1.6: hardly anything is cut off.
@@ -38,6 +47,7 @@ def structure_map(
     appearances: Sequence[Appearance] | None,
     size: int = 128,
     camera: Camera | None = None,
+    levels: AUSet | Sequence[AUSet] | Tensor | None = None,
     *,
     oversample: int = 2,
 ) -> Tensor:
@@ -50,22 +60,27 @@ def structure_map(
     - one channel a part of `control_surface.PARTS` but the background, in [0, 1]: the share of the pixel that it has.
     - ``iris``: the share that shows an iris with its pupil, of the angle that the renderer gives it; the pixel counts
       for its eye as well.
+    - ``relief left``, ``relief up``: what the creases and bulges that the mesh is too coarse for add to the normal,
+      in [-1, 1]; ``crease``: how dark they make the skin, in [-0.25, 1], negative on bulges. The renderer draws the
+      same ones: those of action units, and those that age leaves at rest.
 
     Hair, clothes and lashes are not part of it: what hair hides is drawn, and so is the neck below a collar.
 
     Args:
         mesh: B heads that ``head`` made.
         head: whose triangles and parts these are.
-        appearances: B of them, of which the shift and the zoom count; None is neither.
+        appearances: B of them, of which the shift, the zoom and the lines of age count; None is ``Appearance()``.
         size: height and width in pixels, in `SIZES`.
         camera: its framing is kept, its size is not; None is a portrait.
+        levels: the expressions of the meshes, for the creases; see `HeadModel.levels`. None is no expression.
         oversample: 1..4: draw so many times larger and average, so that edges are soft.
 
     Returns:
         (B, C, size, size) float32 with C = ``len(STRUCTURE_CHANNELS)``, on the device of ``mesh``.
 
     Raises:
-        ValueError: ``size`` or ``oversample`` is out of range, or there are not as many appearances as heads.
+        ValueError: ``size`` or ``oversample`` is out of range, or there are not as many appearances or expressions as
+            heads.
     """
     if not isinstance(oversample, int) or not 1 <= oversample <= MAX_OVERSAMPLE:
         raise ValueError(f"oversample {oversample!r}: an integer in 1..{MAX_OVERSAMPLE}")
@@ -82,10 +97,12 @@ def structure_map(
     share = points.new_full((len(points), 1, size, size), 1 / oversample**2)
     for i in range(oversample**2):  # cheaper than a large picture of every part
         part = labels[:, i // oversample :: oversample, i % oversample :: oversample]
-        image[:, 3:-1].scatter_add_(1, part[:, None], share)  # the background falls on the depth, which comes next
+        image[:, 3:IRIS].scatter_add_(1, part[:, None], share)  # the background falls on the depth, which comes next
     image[:, :3] = _shrink(normals, oversample).movedim(-1, 1)
     image[:, 3] = _shrink(depth[..., None], oversample)[..., 0]
-    image[:, -1] = _shrink(_irises(head, mesh, seen, labels)[..., None], oversample)[..., 0]
+    image[:, IRIS] = _shrink(_irises(head, mesh, seen, labels)[..., None], oversample)[..., 0]
+    maps = _creases(head, head.levels(levels), len(points), appearances, fine)
+    image[:, IRIS + 1 :] = _shrink(_relief(head, mesh, seen, labels, maps), oversample).movedim(-1, 1)
     return image
 
 
@@ -168,6 +185,34 @@ def _points(vertices: Tensor, appearances: Sequence[Appearance] | None, camera: 
             f"{len(appearances)} appearances for {len(vertices)} faces: give one a face, or None for no shift and zoom"
         )
     return project_points(vertices, appearances, camera)
+
+
+def _creases(
+    head: HeadModel, levels: Tensor, batch: int, appearances: Sequence[Appearance] | None, camera: Camera
+) -> Tensor:
+    """Maps of `wrinkles.compose` for B heads."""
+    if len(levels) not in (1, batch):
+        raise ValueError(f"{len(levels)} expressions for {batch} faces: give one a face, or one for all")
+    looks = [Appearance()] * batch if appearances is None else appearances
+    lines = levels.new_tensor([look.age_lines for look in looks])
+    return compose(head.weights(levels).expand(batch, -1), lines, shrink_for(camera.height / camera.size))
+
+
+def _relief(head: HeadModel, mesh: HeadMesh, seen: Seen, labels: Tensor, maps: Tensor) -> Tensor:
+    """(B, H, W, 3) of the channels `RELIEF`."""
+    soft = torch.ones(len(_PARTS), dtype=torch.bool, device=labels.device)
+    soft[HARD] = False
+    skin = soft[labels]
+    face = skin.nonzero()[:, 0]
+    inner = head.asset.masks["inner_mouth"].to(head.vertices)
+    still = at_pixels(torch.cat([head.vertices, inner[:, None]], 1), mesh, seen, skin)
+    crease = pressed(still[:, :3], still[:, 3], face, maps)
+    normals = unit(at_pixels(mesh.normals, mesh, seen, skin))
+    tilted = tilt(normals, mesh.rotation[face, :, 1], crease[:, 0], crease[:, 1])
+    change = (tilted - normals) * normals.new_tensor([-1.0, 1.0, 1.0])
+    relief = maps.new_zeros(*labels.shape, len(RELIEF))
+    relief[skin] = torch.cat([change[:, :2], crease[:, 2:].clamp(-0.25, 1)], 1).clamp(-1, 1)
+    return relief
 
 
 def _irises(head: HeadModel, mesh: HeadMesh, seen: Seen, labels: Tensor) -> Tensor:

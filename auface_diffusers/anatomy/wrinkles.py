@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from auface_diffusers.anatomy.texture import REGION, REGION_SIZE, noise, region_grid
+from auface_diffusers.anatomy.texture import REGION, REGION_SIZE, cylinder, noise, region_grid, sample
 from auface_diffusers.facs import units
 
 Path = tuple[tuple[float, float], ...]
+
+FINE_PIXEL = 0.009
+"""Width of a pixel, dm, below which the full maps show more than halved ones."""
 
 # name of a group: what presses it, by unit, and how strongly at E
 GROUPS: dict[str, dict[str, float]] = {
@@ -135,6 +138,27 @@ def compose(weights: Tensor, lines: Tensor, shrink: int) -> Tensor:
     both = strengths(weights, lines)  # (B, 2, G)
     mixed = torch.cat([both, both.flip(1)], 2).flatten(0, 1)  # (2 B, 2 G)
     return (mixed @ maps.flatten(1)).view(-1, *maps.shape[1:])
+
+
+def shrink_for(pixel: float) -> int:
+    """How much smaller the maps may be for pixels of a width in dm."""
+    return 1 if pixel < FINE_PIXEL else 2
+
+
+def pressed(rest: Tensor, inner: Tensor, face: Tensor, maps: Tensor) -> Tensor:
+    """What is pressed into M places of the skin: (M, 3) slope to the person's left, slope up, darkening.
+
+    Args:
+        rest: (M, 3) places on the neutral head. inner: (M,) share of the inside of the mouth, which has no creases.
+        face: (M,) numbers of faces. maps: (2 B, H, W, 3) from `compose`.
+    """
+    u, v = cylinder(rest)
+    x, y = u.abs() / REGION[1], (REGION[3] - v) / (REGION[3] - REGION[2])
+    left = u >= 0
+    crease = sample(maps, x, y, layer=2 * face + left.long())
+    front = ((rest[:, 2] + 0.6) / 0.2).clamp(0, 1) * (1 - inner)
+    crease = crease * front[:, None]
+    return torch.stack([torch.where(left, crease[:, 0], -crease[:, 0]), crease[:, 1], crease[:, 2]], 1)
 
 
 def _height(name: str, u: Tensor, v: Tensor) -> Tensor:

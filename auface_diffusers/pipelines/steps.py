@@ -104,9 +104,11 @@ class FacePipeline(StoredPipeline):
     def prepare_structure(self, faces: Faces, expressions: Sequence[Expression]) -> Tensor:
         """Structure maps (B, K, S, S) float32 of people who show expressions, seen by the pipeline's camera."""
         head = head_model(str(self._execution_device))
-        mesh = head(faces.codes, [one.effective for one in expressions], pose=faces.pose, gaze=faces.gaze)
+        shown = [one.effective for one in expressions]
+        mesh = head(faces.codes, shown, pose=faces.pose, gaze=faces.gaze)
         size = self.face_tokenizer.config["image_size"]
-        return structure_map(mesh, head, faces.appearances, size, self.camera(), oversample=1)
+        drawn = structure_map(mesh, head, faces.appearances, size, self.camera(), shown, oversample=1)
+        return drawn[:, : self.transformer.config["structure_channels"]]  # later versions draw more of them
 
     def camera(self) -> Camera:
         """The camera of the faces that the transformer was trained on."""

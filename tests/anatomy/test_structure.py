@@ -56,8 +56,8 @@ def test_channels(scene):
     image = scene[2]
     assert image.shape == (4, len(STRUCTURE_CHANNELS), 128, 128)
     assert image.dtype == torch.float32
-    assert len(set(STRUCTURE_CHANNELS)) == len(STRUCTURE_CHANNELS) == 4 + len(PARTS) - 1 + 1
-    shares = image[:, 4:]
+    assert len(set(STRUCTURE_CHANNELS)) == len(STRUCTURE_CHANNELS) == 4 + len(PARTS) - 1 + 1 + 3
+    shares = image[:, 4:-3]
     assert shares.min() >= 0
     assert shares.max() == 1
     assert image.min() >= -1
@@ -67,7 +67,8 @@ def test_channels(scene):
     assert channel(image, "iris").le(channel(image, "right eye", "left eye") + 1e-6).all()
     assert (image[:, 3][total == 0] == 1).all()
     assert (image[:, :3].abs().amax(1)[total == 0] == 0).all()
-    assert all(channel(image, name).max() > 0.5 for name in STRUCTURE_CHANNELS[4:])
+    assert all(channel(image, name).max() > 0.5 for name in STRUCTURE_CHANNELS[4:-3])
+    assert image[:, -3:][(total == 0)[:, None].expand(-1, 3, -1, -1)].eq(0).all()
 
 
 def test_lies_where_the_renderer_draws(scene):
@@ -105,8 +106,44 @@ def test_agrees_with_the_control_images(head):
     assert (image[:, :3] - normals).abs().amax(1)[there].max() < 1e-5
     plain = structure_map(head(5), head, None, 128, oversample=1)
     colours = torch.tensor(list(PARTS.values())) / 255
-    labels = torch.cat([1 - plain[:, 4:-1].sum(1, keepdim=True), plain[:, 4:-1]], 1).argmax(1)
+    labels = torch.cat([1 - plain[:, 4:-4].sum(1, keepdim=True), plain[:, 4:-4]], 1).argmax(1)
     assert torch.equal(colours[labels].movedim(-1, 1), control_image(None, "parts", 128, identity=5, head=head))
+
+
+def creases(head, codes, look=None, size=128):
+    mesh = head(7)  # the same for all: what changes is the relief alone
+    return structure_map(mesh, head, [look or Appearance()], size, None, AUSet.parse(codes))[0, -3:]
+
+
+@pytest.mark.parametrize("codes", ["1E+2E", "4E", "9E", "6E+12E", "15E+17E", "18E"])
+def test_creases_are_those_that_the_renderer_presses(head, codes):
+    mesh, look = head(7), Appearance(blur=0.0, noise=0.0, age_lines=0.0, hair_style="bald")
+    levels = head.levels(AUSet.parse(codes))
+    smooth, folded = (render(mesh, [look], Camera(128), pressed).image[0] for pressed in (None, levels))
+    changed = (folded - smooth).abs().amax(0)
+    relief = creases(head, codes, look).abs().amax(0)
+    assert changed.max() > 0.03
+    assert relief[changed > 0.02].min() > 0.005
+    around = torch.nn.functional.max_pool2d(relief[None, None], 3, 1, 1)[0, 0]
+    assert changed[around == 0].max() < 0.01
+
+
+def test_creases_of_one_side_and_of_age(head):
+    plain = Appearance(age_lines=0.0)
+    left, right = (creases(head, codes, plain)[2] for codes in ("L12E", "R12E"))
+    assert creases(head, "0", plain).abs().max() < 1e-6
+    assert left[:, 64:].max() > 0.2 > left[:, :64].max()  # the person's left is on the picture's right
+    assert torch.allclose(left.flip(1), right, atol=0.05)
+    old = creases(head, "0", Appearance(age_lines=1.0))
+    assert 0.05 < old[2].max() < creases(head, "1E+2E+4E")[2].max()
+
+
+def test_relief_adds_to_the_normals_what_the_renderer_adds(head):
+    image = structure_map(head(7), head, None, 256, None, AUSet.parse("4E"), oversample=1)[0]
+    across = image[-3, 76:122, 114:141]  # between the brows: furrows that stand upright
+    assert across.max() > 0.1
+    assert across.min() < -0.1
+    assert across.abs().mean() > 1.5 * image[-2, 76:122, 114:141].abs().mean()
 
 
 def test_depth_is_the_same_in_all_images(head):
@@ -176,6 +213,8 @@ def test_the_iris_is_as_large_as_the_renderers(head):
 def test_bad_maps(head):
     with pytest.raises(ValueError, match=r"2 appearances for 1 faces.*give one a face"):
         structure_map(head(), head, [Appearance()] * 2)
+    with pytest.raises(ValueError, match="2 expressions for 1 faces"):
+        structure_map(head(), head, None, levels=[SMILE, SMILE])
     with pytest.raises(ValueError, match=r"size 4: pixels in 8\.\.2048"):
         structure_map(head(), head, None, 4)
     with pytest.raises(ValueError, match=r"oversample 9: an integer in 1\.\.4"):

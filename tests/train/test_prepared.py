@@ -53,6 +53,6 @@ def test_another_encoder_has_other_files(tokenizer, faces, tmp_path):
 def test_packing_keeps_the_parts_and_a_byte_of_the_surface(tokenizer, faces):
     batch = PreparedSource(faces, tokenizer, None).__getitems__([1])
     assert torch.equal(unpack(pack(batch.structure)), batch.structure)
-    surface, parts = batch.structure[:, :4], batch.structure[:, 4:-1]
+    surface, parts = batch.structure[:, [0, 1, 2, 3, -3, -2, -1]], batch.structure[:, 4:-4]
     assert surface.abs().max() <= 1
     assert set(parts.unique().tolist()) == {0.0, 1.0}

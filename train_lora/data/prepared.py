@@ -22,7 +22,13 @@ from train_lora.data.faces import RenderSource, ShardSource
 from train_lora.data.synth import CONFIG_FILE
 
 SURFACE = 4
-"""The first channels of a structure map are numbers in -1..1; the rest say which part a pixel shows, but the last."""
+"""The first channels of a structure map are numbers in -1..1; the next ones say which part a pixel shows."""
+ZERO = 127.0
+"""The byte of 0 among numbers in -1..1, so that skin without a crease stays exactly that."""
+IRIS = STRUCTURE_CHANNELS.index("iris")
+"""The channel after the parts; numbers in -1..1 follow it."""
+PACKED = SURFACE + 1 + len(STRUCTURE_CHANNELS) - IRIS
+"""Bytes a pixel of a packed map."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +81,10 @@ class PreparedSource:
         if folder is not None:
             made = zlib.crc32((folder / CONFIG_FILE).read_bytes()) if (folder / CONFIG_FILE).exists() else 0
             place = folder / f"prepared-{_fingerprint(tokenizer)}-{made:08x}-{count}{'-bf16' if half else ''}"
+            place = place.with_name(f"{place.name}-{len(STRUCTURE_CHANNELS)}")
             shapes = {
                 "codes": ((count, height * width * groups), np.int16),
-                "structure": ((count, SURFACE + 2, self.size, self.size), np.uint8),
+                "structure": ((count, PACKED, self.size, self.size), np.uint8),
                 "done": ((count,), np.uint8),
             }
             if not (place / "done.npy").exists():
@@ -102,7 +109,7 @@ class PreparedSource:
         faces = self.source.__getitems__(numbers)
         looks = faces.appearances
         codes = torch.empty(len(numbers), self._code_count(), dtype=torch.int64)
-        packed = torch.empty(len(numbers), SURFACE + 2, self.size, self.size, dtype=torch.uint8)
+        packed = torch.empty(len(numbers), PACKED, self.size, self.size, dtype=torch.uint8)
         missing = [row for row, number in enumerate(numbers) if self.done is None or not self.done[number]]
         for row, number in enumerate(numbers):
             if row not in missing:
@@ -132,8 +139,8 @@ class PreparedSource:
 
     def _draw(self, faces: Any, looks: list[Appearance], rows: list[int]) -> Tensor:
         mesh = self.head(faces.identity[rows], faces.levels[rows], pose=faces.pose[rows], gaze=faces.gaze[rows])
-        camera = Camera.framed(faces.labels[0]["framing"], self.size)
-        return pack(structure_map(mesh, self.head, [looks[row] for row in rows], self.size, camera, oversample=1))
+        camera, seen = Camera.framed(faces.labels[0]["framing"], self.size), [looks[row] for row in rows]
+        return pack(structure_map(mesh, self.head, seen, self.size, camera, faces.levels[rows], oversample=1))
 
     def _keep(self, numbers: list[int], codes: Tensor, packed: Tensor) -> None:
         if self.done is not None and self.codes is not None and self.structure is not None:
@@ -143,20 +150,23 @@ class PreparedSource:
 
 
 def pack(structure: Tensor) -> Tensor:
-    """A structure map (B, K, S, S) without soft edges as bytes (B, 6, S, S): surface, part, iris."""
-    surface = ((structure[:, :SURFACE] + 1) * 127.5).round().clamp(0, 255)
-    shares = structure[:, SURFACE:-1]
+    """A structure map (B, K, S, S) without soft edges as bytes (B, 9, S, S): surface, part, iris, relief."""
+    shares = structure[:, SURFACE:IRIS]
     part = torch.where(shares.amax(1) > 0.5, shares.argmax(1) + 1, 0)
-    iris = structure[:, -1:] * 255
-    return torch.cat([surface, part[:, None], iris.round()], 1).to(torch.uint8)
+    iris = structure[:, IRIS : IRIS + 1] * 255
+    surface, relief = (
+        ((signed + 1) * ZERO).round().clamp(0, 255) for signed in (structure[:, :SURFACE], structure[:, IRIS + 1 :])
+    )
+    return torch.cat([surface, part[:, None], iris.round(), relief], 1).to(torch.uint8)
 
 
 def unpack(packed: Tensor) -> Tensor:
-    """The inverse of `pack`, within 1/255."""
-    surface = packed[:, :SURFACE].float() / 127.5 - 1
-    parts = len(STRUCTURE_CHANNELS) - SURFACE - 1
+    """The inverse of `pack`, within 1/127."""
+    surface, relief = (signed.float() / ZERO - 1 for signed in (packed[:, :SURFACE], packed[:, SURFACE + 2 :]))
+    parts = IRIS - SURFACE
     shares = torch.nn.functional.one_hot(packed[:, SURFACE].long(), parts + 1)[..., 1:].permute(0, 3, 1, 2).float()
-    return torch.cat([surface, shares, packed[:, -1:].float() / 255], 1)
+    iris = packed[:, SURFACE + 1 : SURFACE + 2].float() / 255
+    return torch.cat([surface, shares, iris, relief], 1)
 
 
 def _fingerprint(tokenizer: FaceTokenizer) -> str:

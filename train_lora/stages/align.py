@@ -157,7 +157,7 @@ class PairSource:
             ones,
             others,
             levels,
-            structure=structure_map(mesh, self.head, None, self.size, self.camera, oversample=1),
+            structure=structure_map(mesh, self.head, None, self.size, self.camera, shown, oversample=1),
             landmarks=self.camera.project(mesh.landmarks68)[..., :2] / self.size,
             motion=self.head(people, shown * self.skin).landmarks68 - self.head(people).landmarks68,
         )

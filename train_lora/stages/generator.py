@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
+from auface_diffusers.anatomy import STRUCTURE_CHANNELS
 from auface_diffusers.facs import AUSet
 from auface_diffusers.facs.levels import MAX_LEVEL
 from auface_diffusers.models.au_estimator import AUEstimator
@@ -81,6 +82,19 @@ class GeneratorConfig:
             raise ValueError(f"leave_out {', '.join(sorted(unknown))}: sources are {', '.join(SOURCES)}")
 
 
+def widened(model: FaceTransformer) -> FaceTransformer:
+    """The model for structure maps of more channels than it was trained on: what is new counts for nothing yet."""
+    had, wanted = model.config["structure_channels"], len(STRUCTURE_CHANNELS)
+    if had == wanted:
+        return model
+    wide = FaceTransformer.from_config(model.config, structure_channels=wanted)
+    state = model.state_dict()
+    stem = state["structure.stem.weight"]
+    state["structure.stem.weight"] = F.pad(stem, (0, 0, 0, 0, 0, wanted - had))
+    wide.load_state_dict(state)
+    return wide
+
+
 class GeneratorStage:
     """See `train_lora.loop.Stage`."""
 
@@ -116,7 +130,7 @@ class GeneratorStage:
 
     def _model(self) -> FaceTransformer:
         if self.config.start:
-            return FaceTransformer.from_pretrained(self.config.start).float()
+            return widened(FaceTransformer.from_pretrained(self.config.start).float())
         side, _, groups = self.tokenizer.code_shape
         given = {
             "codebook_size": self.tokenizer.codebook_size,
