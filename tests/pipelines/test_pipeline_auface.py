@@ -8,6 +8,7 @@ import torch
 
 from auface_diffusers.anatomy import ATTRIBUTE_SIZE, STRUCTURE_CHANNELS, sample_identity
 from auface_diffusers.facs import AUSet, describe, resolve
+from auface_diffusers.models import FaceTransformer
 from auface_diffusers.pipelines import people, steps
 from auface_diffusers.pipelines.chunks import in_chunks
 
@@ -30,6 +31,23 @@ def test_output(pipe):
     assert torch.equal(said.identity, torch.stack([sample_identity(1), sample_identity(2)]))
     assert said.edited.all()
     assert len(said.appearances) == len(said.traces) == 2
+
+
+def test_a_model_of_fewer_map_channels_draws_as_before(pipe):
+    """Later versions of `structure_map` draw more channels, after those that a model was trained on."""
+    few = pipe.transformer.config["structure_channels"] - 3
+    old = FaceTransformer.from_config(pipe.transformer.config, structure_channels=few)
+    state = pipe.transformer.state_dict()
+    pipe.transformer.structure.stem.weight.data[:, few:] = 0  # blind to the new ones
+    old.load_state_dict(state | {"structure.stem.weight": state["structure.stem.weight"][:, :few]})
+    blind = codes(pipe, SURPRISE)
+    pipe.transformer = old
+    assert torch.equal(codes(pipe, SURPRISE), blind)
+
+
+def test_creases_reach_the_transformer(pipe):
+    map_ = pipe(["4E", "0"], **BASE).structure[:, -1]
+    assert map_[0].amax() > 0.2 > map_[1].amax()
 
 
 def test_output_types_are_one_picture(pipe):

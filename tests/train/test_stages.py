@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from auface_diffusers.anatomy import STRUCTURE_CHANNELS
 from auface_diffusers.models import AUEstimator, FaceTokenizer, FaceTransformer, StructureEncoder, TextAlignment
 from train_lora.ablate import VARIANTS, AblateConfig, ablate
 from train_lora.data.faces import FacesConfig
@@ -214,6 +215,20 @@ def test_the_generator_starts_with_the_aligned_structure_encoder(faces, parts, t
     encoder = StructureEncoder.from_pretrained(parts / "align" / "structure")
     for name, value in encoder.extractor.state_dict().items():
         assert torch.equal(stage.players["transformer"].structure.state_dict()[name], value)
+
+
+def test_a_generator_of_fewer_map_channels_goes_on_with_all(faces, parts, tmp_path):
+    few = {"width": 32, "layers": 1, "heads": 2, "code_dim": 16, "structure_width": 32, "structure_channels": 19}
+    old = GeneratorStage(generator_config(faces, parts, tmp_path, model=few, aligned=False))
+    loss, _ = first_loss(old, "transformer")
+    old.players["transformer"].save_pretrained(tmp_path / "old")
+    new = GeneratorStage(generator_config(faces, parts, tmp_path, start=str(tmp_path / "old"), aligned=False))
+    assert new.players["transformer"].config["structure_channels"] == len(STRUCTURE_CHANNELS) > 19
+    assert first_loss(new, "transformer")[0] == pytest.approx(loss, abs=1e-5)
+    stem = new.players["transformer"].structure.stem.weight
+    assert stem[:, 19:].eq(0).all()
+    train(new, LOOP, tmp_path / "run", {})
+    assert stem[:, 19:].ne(0).any()
 
 
 def test_the_estimator_reads_what_is_drawn(faces, parts, tmp_path):

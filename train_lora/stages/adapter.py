@@ -90,6 +90,7 @@ class AdapterStage(GeneratorStage):
         self.config = config  # type: ignore[assignment] # has what the parent reads of it
         self.pipe = load_base(config.base)
         self.tokenizer, self.text, self.words = self.pipe.face_tokenizer, self.pipe.text_alignment, self.pipe.tokenizer
+        self.map_channels = self.pipe.transformer.config["structure_channels"]
         self.scheduler = MaskedTokenScheduler(mask_token_id=self.tokenizer.codebook_size)
         estimator = load_estimator(Path(config.base) if config.base else None)
         self.estimator = None if estimator is None else estimator.eval().requires_grad_(False)

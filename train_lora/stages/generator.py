@@ -100,6 +100,8 @@ class GeneratorStage:
 
     player = "transformer"
     """What is trained."""
+    map_channels: int
+    """Of structure maps that it takes: the first ones."""
     trains_text = False
     """Whether gradients reach the text model."""
 
@@ -111,7 +113,9 @@ class GeneratorStage:
         self.source = self._open(config.data)
         self.held_out = self._open(config.held_out)
         torch.manual_seed(config.train.seed)  # the first weights
-        self.players: dict[str, nn.Module] = {"transformer": self._model()}
+        model = self._model()
+        self.map_channels = model.config["structure_channels"]
+        self.players: dict[str, nn.Module] = {"transformer": model}
         self.scheduler = MaskedTokenScheduler(mask_token_id=self.tokenizer.codebook_size)
         self.estimator: AUEstimator | None = None
         if config.estimator:
@@ -186,7 +190,8 @@ class GeneratorStage:
         return close.flatten(1).repeat_interleave(groups, 1)
 
     def _conditions(self, batch: PreparedBatch, texts: Sequence[str]) -> dict[str, Tensor]:
-        given = {"structure": batch.structure, "identity": batch.identity, "attributes": batch.attributes}
+        structure = batch.structure[:, : self.map_channels]
+        given = {"structure": structure, "identity": batch.identity, "attributes": batch.attributes}
         if self.config.vector_text:
             vector = F.pad(batch.levels / MAX_LEVEL, (0, self.text.config["hidden_size"] - batch.levels.shape[1]))
             return given | {"text": vector[:, None], "text_mask": torch.ones_like(vector[:, :1]), "embedding": vector}
