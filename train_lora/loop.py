@@ -29,10 +29,9 @@ from train_lora.checkpoint import Checkpoints, Saved, contents, new_folder
 from train_lora.logs import Logs
 from train_lora.optimizers import OPTIMIZERS, learning_rate, optimizer
 from train_lora.order import Numbers
+from train_lora.precision import PRECISIONS, has_bf16, settled
 from train_lora.sharding import apart, asked_for, blank_copy, copied, in_one_piece, shard, whole
 from train_lora.together import check_launch
-
-PRECISIONS = ("no", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class LoopConfig:
         optimizer: "adamw", or "adamw8bit", whose moments take a quarter of the memory (bitsandbytes).
         weight_decay: of matrices and kernels. betas: of AdamW. clip: largest norm of the gradients.
         ema: decay of the averaged weights, which are validated and exported; 0 is none.
-        precision: "bf16" or "fp16" autocast, or "no".
+        precision: "bf16" or "fp16" autocast, or "no"; "auto" is bf16 where the hardware has it, see `settled`.
         workers: processes that prepare samples, 0 for none.
         log_every, validate_every, save_every: in steps. keep: checkpoints that stay.
         max_hours: stop, save and export after so long, resumed time included; 0 is no limit.
@@ -158,8 +157,11 @@ class _Run:
     ) -> None:
         self.stage, self.config, self.out, self.accelerator = stage, config, out, accelerator
         self.description = description
+        self.precision = settled(config.precision)
         self.names = list(stage.players)
         self.main = accelerator.is_main_process
+        if self.main and self.precision == "bf16" and not has_bf16():
+            sys.stderr.write('bf16 is emulated here, which is very slow: use train.precision = "auto" or "no"\n')
         self.stopped = False
         self.validation: dict[str, float] = {}
         sharded = asked_for(accelerator)
@@ -187,7 +189,7 @@ class _Run:
         self.saved = self.checkpoints.load(self.bare, self.optimizers, self.ema)
         self.start, self.seconds = self.saved.step, self.saved.seconds
         self.scaler = torch.amp.GradScaler(
-            accelerator.device.type, init_scale=self.saved.scale or 2.0**16, enabled=config.precision == "fp16"
+            accelerator.device.type, init_scale=self.saved.scale or 2.0**16, enabled=self.precision == "fp16"
         )
 
     def run(self) -> dict[str, Any]:
@@ -348,8 +350,8 @@ class _Run:
                 self.ema.restore(parameters)
 
     def _autocast(self) -> torch.autocast:
-        kind = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
-        return torch.autocast(self.accelerator.device.type, kind, enabled=self.config.precision != "no")
+        kind = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.accelerator.device.type, kind, enabled=self.precision != "no")
 
     def _out_of_time(self) -> bool:
         return 0 < self.config.max_hours <= self.seconds / 3600

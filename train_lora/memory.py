@@ -1,10 +1,10 @@
 """How much memory the training of an adapter needs, found out before it begins.
 
-Two small steps, of one sample and of two, are made on the CPU while every allocation of a tensor is counted; the rest
-of a step grows with the samples. To this come the weights, their gradients, the optimizer's two moments and the
-averaged weights, and what the process has beside tensors. (In full training the gradients hide what a sample takes at
-so few samples: this is for adapters.) It is an estimate: kernels keep room of their own, and a GPU's attention keeps
-less.
+Two small steps, of two samples and of three, are made on the CPU while every allocation of a tensor is counted; the
+rest of a step grows with the samples. (One sample alone can take kernels of its own.) To this come the weights, their
+gradients, the optimizer's two moments and the averaged weights, and what the process has beside tensors. (In full
+training the gradients hide what a sample takes at so few samples: this is for adapters.) It is an estimate: kernels
+keep room of their own, and a GPU's attention keeps less.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from train_lora.loop import LoopConfig, Step
 from train_lora.optimizers import moment_bytes
+from train_lora.precision import settled
 
 GB = 1e9
 PROCESS = {"cpu": 0.8 * GB, "cuda": 0.6 * GB}
@@ -84,22 +85,25 @@ def estimate(stage: Any, config: LoopConfig, processes: int = 1, device: str = "
         device: "cpu" or "cuda"; "" is what training would take.
 
     Raises:
-        ValueError: fewer than two samples.
+        ValueError: fewer than three samples.
     """
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     share = max(1, config.batch_size // processes)
     batch = min(config.micro_batch or share, share)
-    if len(stage.source) < 2:
-        raise ValueError("memory: two samples are needed to estimate it")
+    if len(stage.source) < 3:
+        raise ValueError("memory: three samples are needed to estimate it")
     model = stage.players[next(iter(stage.players))]
-    one, two = (step_bytes(stage, config, samples) for samples in (1, 2))
+    two, three = (step_bytes(stage, config, samples) for samples in (2, 3))
+    sample = three - two
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     averaged = 2 if config.ema else 0  # the average, and the weights that it stands in for in validation
     state = moment_bytes(config, model) + trained * averaged  # gradients are in the steps
     weights = sum(_size(one) for one in held(stage).values())
     workers = config.workers * WORKER * processes if kind == "cpu" else 0.0
-    fixed = (weights + state) * (processes if kind == "cpu" else 1) + PROCESS[kind] + workers + max(0.0, 2 * one - two)
-    return Memory(fixed, max(1.0, two - one), batch, free_bytes(kind) / (processes if kind == "cpu" else 1))
+    fixed = (
+        (weights + state) * (processes if kind == "cpu" else 1) + PROCESS[kind] + workers + max(0.0, two - 2 * sample)
+    )
+    return Memory(fixed, max(1.0, sample), batch, free_bytes(kind) / (processes if kind == "cpu" else 1))
 
 
 def check(stage: Any, config: LoopConfig, processes: int = 1) -> Memory:  # noqa: ANN401 - as above
@@ -127,7 +131,7 @@ def step_bytes(stage: Any, config: LoopConfig, samples: int) -> float:  # noqa: 
     player.train()
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision != "no"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=settled(config.precision) != "no"):
             for _, loss, _ in stage.losses(batch, Step(0, 0.0, tuple(range(samples)))):
                 loss.backward()
 

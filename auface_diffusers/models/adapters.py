@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, get_peft_model_state_dict, set_peft_model_state_dict
@@ -122,7 +122,7 @@ def adapter_layers(model: nn.Module) -> list[Any]:
 def base_weights(model: nn.Module) -> dict[str, Tensor]:
     """The weights of the layers that peft wraps, without their adapters, by their full names."""
     return {
-        f"{_bare(name)}.weight": layer.get_base_layer().weight
+        f"{_bare(name)}.weight": cast("Tensor", layer.get_base_layer().weight)
         for name, layer in model.named_modules()
         if isinstance(layer, BaseTunerLayer)
     }

@@ -285,9 +285,9 @@ def test_the_estimate_is_what_a_step_takes(tmp_path, base, clay):
     stage = AdapterStage(config(tmp_path, base, clay))
     found = estimate(stage, dataclasses.replace(LOOP, batch_size=8), device="cpu")
     taken = step_bytes(stage, LOOP, 8)
-    one, two = step_bytes(stage, LOOP, 1), step_bytes(stage, LOOP, 2)
-    assert found.sample == two - one
-    assert one + 7 * (two - one) == pytest.approx(taken, rel=0.15)
+    two, three = step_bytes(stage, LOOP, 2), step_bytes(stage, LOOP, 3)
+    assert found.sample == three - two
+    assert two + 6 * found.sample == pytest.approx(taken, rel=0.15)
     assert found.needed > taken
     assert all(value.grad is None for value in stage.players["adapter"].parameters())
 

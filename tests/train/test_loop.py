@@ -20,6 +20,7 @@ from toy_stage import ToySource, ToyStage, free_port, run_toy, toy_config
 
 from auface_diffusers.facs import units
 from auface_diffusers.models.face_tokenizer import FaceTokenizer
+from train_lora import loop, precision
 from train_lora.__main__ import COMMANDS, main
 from train_lora.ablate import AblateConfig
 from train_lora.config import ConfigError, load_config
@@ -212,15 +213,27 @@ def test_the_same_losses_otherwise(tmp_path, values):
         torch.testing.assert_close(weights(tmp_path / "b")[name], value, atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_low_precision_is_near_and_resumes(tmp_path, precision):
+@pytest.mark.parametrize("low", ["bf16", "fp16"])
+def test_low_precision_is_near_and_resumes(tmp_path, low):
     run_toy(tmp_path / "a")
-    run_toy(tmp_path / "b", precision=precision)
-    assert losses(tmp_path / "b") == pytest.approx(losses(tmp_path / "a"), rel=0.02 if precision == "bf16" else 0.2)
+    run_toy(tmp_path / "b", precision=low)
+    assert losses(tmp_path / "b") == pytest.approx(losses(tmp_path / "a"), rel=0.02 if low == "bf16" else 0.2)
     assert losses(tmp_path / "b") != losses(tmp_path / "a")
-    run_toy(tmp_path / "c", stop_at(7), precision=precision)
-    run_toy(tmp_path / "c", precision=precision)
+    run_toy(tmp_path / "c", stop_at(7), precision=low)
+    run_toy(tmp_path / "c", precision=low)
     assert_same_run(tmp_path / "b", tmp_path / "c")
+
+
+@pytest.mark.parametrize(("hardware", "same"), [(True, "bf16"), (False, "no")])
+def test_auto_precision_is_what_the_machine_has(tmp_path, monkeypatch, capfd, hardware, same):
+    for module in (precision, loop):
+        monkeypatch.setattr(module, "has_bf16", lambda: hardware)
+    run_toy(tmp_path / "a", precision="auto")
+    assert "emulated" not in capfd.readouterr().err
+    run_toy(tmp_path / "b", precision=same)
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+    run_toy(tmp_path / "c", precision="bf16", steps=1)
+    assert ("emulated" in capfd.readouterr().err) is not hardware
 
 
 def test_gradient_checkpointing_gives_the_same_losses(tokenizer_toml, unbroken, tmp_path):
@@ -622,7 +635,7 @@ def test_every_training_command_has_a_configuration():
         ("train.steps=1.5", "steps: 1.5 is no int"),
         ("train.steps=0", "steps, batch_size"),
         ("train.compile=1", "compile: 1 is no bool"),
-        ("train.precision=fp8", "no, bf16, fp16"),
+        ("train.precision=fp8", "auto, bf16, fp16, no"),
         ("train.betas=[0.9]", "betas are two"),
         ("train.ema=1.0", "ema lies in"),
         ("train.clip=0.0", "clip are above 0"),

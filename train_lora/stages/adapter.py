@@ -28,6 +28,7 @@ from train_lora.data.faces import FacesConfig
 from train_lora.data.fitted import FittedSource, Some
 from train_lora.data.prepared import PreparedBatch, PreparedSource
 from train_lora.loop import LoopConfig
+from train_lora.precision import settled
 from train_lora.read_out import skin_aaad
 from train_lora.stages.generator import LEAST, GeneratorStage
 from train_lora.stages.sheets import rows
@@ -128,7 +129,7 @@ class AdapterStage(GeneratorStage):
             sys.stderr.write(
                 f"{fitted.poor} of {len(fitted)} pictures do not fit the head: trained without structure\n"
             )
-        return PreparedSource(fitted, self.tokenizer, out, self.config.train.precision == "bf16")  # type: ignore[arg-type] # has what it reads
+        return PreparedSource(fitted, self.tokenizer, out, settled(self.config.train.precision) == "bf16")  # type: ignore[arg-type] # has what it reads
 
     def _about(self) -> dict[str, Any]:
         """What the adapter's file says of its pictures and samples."""

@@ -17,6 +17,7 @@ from train_lora.adapters import NAME, summary
 from train_lora.data.faces import FacesConfig, ShardSource
 from train_lora.data.fitted import Some
 from train_lora.loop import LoopConfig, Step
+from train_lora.precision import settled
 from train_lora.stable_diffusion.base import family, is_xl, load_base, models_of, noise_scheduler
 from train_lora.stable_diffusion.latents import CAPTIONS, LatentBatch, LatentSource
 from train_lora.stable_diffusion.lora import LoraSpec, begin_lora, switched_off
@@ -105,7 +106,7 @@ class SDAdapterStage:
                 f"{kept} pictures to train on are too few: give {FEWEST} or more (20 is a good number), or lower "
                 f"held_out {config.held_out}"
             )
-        self.dtype = DTYPES[config.train.precision]
+        self.dtype = DTYPES[settled(config.train.precision)]
         self.pipe = load_base(config.base, config.base_config, self.dtype)
         self.scheduler = noise_scheduler(self.pipe)
         self.hashes = {name: base_hash(getattr(self.pipe, name)) for name in models_of(self.pipe)}
