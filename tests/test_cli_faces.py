@@ -86,22 +86,15 @@ def test_every_option_of_generate_changes_the_face(call):
     assert face("--attention", "native") == plain
 
 
-@pytest.fixture
-def one_thread():
-    """With several threads sums round otherwise in batches of another size, and a code can tip."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def test_several_faces_become_numbered_files(call, one_thread):
-    out = call("generate", "12D", "1C+2C", "--count", 2, "--identity", 7, "-o", "a.png").out.split()
+def test_several_faces_become_numbered_files(call):
+    out = call("generate", "12D", "1C+2C", "--count", 2, "--identity", 7, "--steps", 1, "-o", "a.png").out.split()
     assert out == ["a-1.png", "a-2.png", "a-3.png", "a-4.png"]
     infos = [read_face(path) for path in out]
     assert [(info["asked"], info["seed"]) for info in infos] == [("12D", 0), ("12D", 1), ("1C+2C", 0), ("1C+2C", 1)]
-    call("generate", "1C+2C", "--seed", 1, "--identity", 7, "-o", "b.png")
-    assert (pixels("a-4.png") == pixels("b.png")).all(), "a face does not depend on its neighbours"
+    call("generate", "1C+2C", "--seed", 1, "--identity", 7, "--steps", 1, "-o", "b.png")
+    # Sums round otherwise in batches of another size, and a code can tip, which in one step changes no other one.
+    alike = [(pixels(f"a-{i}.png") == pixels("b.png")).mean() for i in (1, 2, 3, 4)]
+    assert alike[3] > 0.9 > max(alike[:3]), "a face does not depend on its neighbours"
 
 
 def test_a_sheet_with_a_read_out(call):

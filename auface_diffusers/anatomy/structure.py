@@ -94,10 +94,7 @@ def structure_map(
     normals[hit] = unit(at_pixels(mesh.normals, mesh, seen, hit)) * points.new_tensor([-1.0, 1.0, 1.0])
     depth = ((seen.fragments.depth - fine.distance) / DEPTH_RANGE).clamp(-1, 1)
     image = points.new_zeros(len(points), len(STRUCTURE_CHANNELS), size, size)
-    share = points.new_full((len(points), 1, size, size), 1 / oversample**2)
-    for i in range(oversample**2):  # cheaper than a large picture of every part
-        part = labels[:, i // oversample :: oversample, i % oversample :: oversample]
-        image[:, 3:IRIS].scatter_add_(1, part[:, None], share)  # the background falls on the depth, which comes next
+    _add_shares(image[:, 3:IRIS], labels, oversample)  # the background falls on the depth, which comes next
     image[:, :3] = _shrink(normals, oversample).movedim(-1, 1)
     image[:, 3] = _shrink(depth[..., None], oversample)[..., 0]
     image[:, IRIS] = _shrink(_irises(head, mesh, seen, labels)[..., None], oversample)[..., 0]
@@ -162,6 +159,13 @@ def region_mask(
         far, acted, near = (at_pixels(change, mesh, one, hit) > 0).unbind(-1)
         mask[hit] |= far | acted | (near & other[hit])  # an outline that hardly moves must not flicker
     return mask
+
+
+def _add_shares(image: Tensor, labels: Tensor, times: int) -> None:
+    """Add to (B, parts, H, W) the share of each pixel that a part has, of labels (B, kH, kW)."""
+    share = image.new_full((len(image), 1, *image.shape[2:]), 1 / times**2)
+    for i in range(times**2):  # cheaper than a large picture of every part
+        image.scatter_add_(1, labels[:, None, i // times :: times, i % times :: times], share)
 
 
 def _shrink(image: Tensor, times: int) -> Tensor:
