@@ -8,6 +8,7 @@ rate, and faces that show nothing get 0.5.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -147,7 +148,7 @@ class AAAD:
             found: (N,) or (N, K) bool, False where there is no face, or more than one: such an image scores 0 in every
                 column, whatever was asked for. None: all are found.
             clusters: N names of what comes and goes together in the bootstrap, such as identities; None: each item is
-                its own.
+                its own, named by what it asks for and what was read, in whatever batch or process it is seen.
 
         Raises:
             MetricError: shapes that do not fit, NaN or values outside the range in an image that was found.
@@ -155,11 +156,10 @@ class AAAD:
         wanted = targets if isinstance(targets, Targets) else self.targets(targets)
         values = self._checked(presence, len(wanted), "presence", 1.0)
         there = np.ones(values.shape[:2], dtype=bool) if found is None else _two(_array(found).astype(bool))
-        first = int(self.counts[0])
-        names: Sequence[Hashable] = range(first, first + len(wanted)) if clusters is None else clusters
-        if there.shape != values.shape[:2] or len(names) != len(wanted) or wanted.columns != self.columns:
+        count = len(wanted) if clusters is None else len(clusters)
+        if there.shape != values.shape[:2] or count != len(wanted) or wanted.columns != self.columns:
             raise MetricError(
-                f"found {there.shape}, {len(names)} clusters and columns of {len(wanted.columns)} do not fit presence "
+                f"found {there.shape}, {count} clusters and columns of {len(wanted.columns)} do not fit presence "
                 f"{values.shape} of {len(self.columns)} columns"
             )
         states = np.where(self._blind(), MASKED, wanted.states).astype(np.int8)
@@ -171,6 +171,7 @@ class AAAD:
                 raise MetricError(f"level {read.shape} does not fit presence {values.shape}: give one for each image")
             _check_range(read, ~np.isnan(asked), there, "level", 5.0)
         each = np.where(there[..., None], overlap(states[:, None], np.nan_to_num(values)), 0.0)
+        names = _own_names(states, each) if clusters is None else clusters
         self.sums += tally(states, each.mean(1), cluster_weights(names, self.resamplings, self.seed))
         any_found = there.any(1)
         with np.errstate(invalid="ignore"):
@@ -228,7 +229,7 @@ class AAAD:
         return made
 
     def sync(self, accelerator: Any = None) -> AAAD:  # noqa: ANN401 - an accelerate.Accelerator; or torch's own group
-        """What all processes have seen together, on each of them. Name the clusters: numbers start at 0 on each.
+        """What all processes have seen together, on each of them.
 
         ``accelerator``: an ``accelerate.Accelerator``; None takes torch's default process group.
         """
@@ -315,6 +316,14 @@ def _array(values: Array) -> np.ndarray:
 
 def _two(values: np.ndarray) -> np.ndarray:
     return values[:, None] if values.ndim == 1 else values
+
+
+def _own_names(states: np.ndarray, each: np.ndarray) -> list[str]:
+    """A name for each item: of what it asks for (N, C) and how far its images (N, K, C) show it, to the last bit."""
+    return [
+        hashlib.blake2b(asked.tobytes() + shown.tobytes(), digest_size=16).hexdigest()
+        for asked, shown in zip(states, each, strict=True)
+    ]
 
 
 def _check_range(values: np.ndarray, counts: np.ndarray, there: np.ndarray, name: str, top: float) -> None:

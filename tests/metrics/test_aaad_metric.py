@@ -66,10 +66,14 @@ def test_batches_in_any_order_give_the_bits_of_one_call(order, cuts):
     assert_same_bits(total, whole)
 
 
-def test_batches_without_clusters_number_their_items_on():
+def test_items_without_clusters_are_their_own_wherever_they_are_seen():
     data = made_up() | {"clusters": None}
-    halves = [part(made_up(), rows) | {"clusters": None} for rows in np.split(np.arange(120), [50])]
+    halves = [part(made_up(), rows) | {"clusters": None} for rows in np.split(np.arange(120)[::-1], [50])]
     assert_same_bits(metric(*halves), metric(data))
+    assert_same_bits(metric(halves[0]) + metric(halves[1]), metric(data))
+    named = metric(data | {"clusters": list(range(120))}).compute()
+    low, high = metric(data).compute().interval
+    assert high - low == pytest.approx(named.interval[1] - named.interval[0], rel=0.5), "as many clusters as items"
 
 
 def test_a_sum_leaves_its_parts_alone_and_goes_on():
