@@ -44,7 +44,8 @@ class ExportConfig:
     Attributes:
         out: folder of the weights; what it has of the same names is replaced, once everything is written.
         tokenizer: folder of a trained `FaceTokenizer`. generator: of a `FaceTransformer`.
-        alignment: folder with ``text``, ``tokenizer`` and ``structure``.
+        alignment: folder with ``text`` and ``tokenizer``, and with ``structure``, of which only is checked that the
+            generator began with one of its kind.
         estimator, evaluation_estimator: folders of `AUEstimator`; "" leaves it out.
         framing: of the faces that the generator was trained on.
         steps, guidance_scale: defaults of the pipeline.
@@ -121,7 +122,9 @@ def _assemble(config: ExportConfig) -> VQAUFacePipeline:
     text = _load(TextAlignment, alignment / "text", "alignment")
     words = _load_words(alignment / "tokenizer", text)
     transformer = _load(FaceTransformer, Path(config.generator), "generator")
-    _check_structure(_load(StructureEncoder, alignment / "structure", "alignment"), text, transformer)
+    _check_channels("alignment/text", text.channels)
+    if (alignment / "structure").exists():
+        _check_structure(_load(StructureEncoder, alignment / "structure", "alignment"), transformer)
     faces = _load(FaceTokenizer, Path(config.tokenizer), "tokenizer")
     try:
         return VQAUFacePipeline(
@@ -176,13 +179,13 @@ def _load_words(folder: Path, text: TextAlignment) -> PreTrainedTokenizerFast:
     return words
 
 
-def _check_structure(structure: StructureEncoder, text: TextAlignment, transformer: FaceTransformer) -> None:
-    _check_channels("alignment/text", text.channels)
+def _check_structure(structure: StructureEncoder, transformer: FaceTransformer) -> None:
     _check_channels("alignment/structure", structure.config["channels"])
     names = {"image_size": "image_size", "in_channels": "structure_channels", "width": "structure_width"}
     for name, theirs in names.items():
         own, other = structure.config[name], transformer.config[theirs]
-        if own != other:
+        wider = name == "in_channels" and own < other  # see `generator.widened`
+        if own != other and not wider:
             raise ValueError(
                 f"alignment/structure has {name} {own} and the generator {other}: "
                 "export the alignment that the generator was trained with"

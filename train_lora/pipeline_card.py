@@ -27,6 +27,8 @@ Facial action units (FACS), or a text about them, to a face of {size} x {size} p
 - The faces are **in the domain of rendered faces**: the models saw renders of a parametric head and nothing else. They
   do not look like photographs, and no photograph of a person was used.
 - It draws one head before a plain scene. Hands, glasses, hats, several people or a profile it cannot draw.
+- Generator and decoder are given a map of the parametric head as it does what is asked, down to the creases of its
+  skin. The faces follow that map, and are as good as it is.
 - What a still face does not show, such as movements in time, is left out. Which units an estimator can tell stands in
   the table below; of the others nothing is claimed.
 - A text counts for the action units that it names. Words about anything else change little or nothing.

@@ -1,11 +1,11 @@
 """`FaceTokenizer`: a face as a grid of discrete codes and back.
 
-Shapes: B batch, S image size, h = w = S / 8 grid, G code groups, D code numbers.
+Shapes: B batch, S image size, h = w = S / 8 grid, G code groups, D code numbers, K channels of a structure map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from auface_diffusers.models.checkpoints import SafetensorsOnly
+from auface_diffusers.models.face_tokenizer_layers import Out, ResidualBlock, Up
 from auface_diffusers.models.finite_scalar import FiniteScalarQuantizer
-
-NORM_GROUPS = 8
+from auface_diffusers.models.structure_guide import StructureGuide
 
 
 @dataclass
@@ -50,6 +50,8 @@ class FaceTokenizer(SafetensorsOnly, ModelMixin, ConfigMixin):
         levels: of one code, see `FiniteScalarQuantizer`.
         code_groups: codes a grid position.
         parts: labels of the part map. landmarks: points that the head predicts.
+        structure_channels: of the structure map that the decoder can be given beside the codes: the second anatomical
+            prior, by which lines of the skin that codes lose are painted. 0 is a decoder of codes alone.
 
     Raises:
         ValueError: a size that the stages do not divide.
@@ -69,6 +71,7 @@ class FaceTokenizer(SafetensorsOnly, ModelMixin, ConfigMixin):
         code_groups: int = 2,
         parts: int = 9,
         landmarks: int = 68,
+        structure_channels: int = 0,
     ) -> None:
         super().__init__()
         self.downscale = patch_size * 2 ** (len(channels) - 1)
@@ -83,14 +86,18 @@ class FaceTokenizer(SafetensorsOnly, ModelMixin, ConfigMixin):
             if place:
                 down.append(nn.Conv2d(channels[place - 1], width, 2, stride=2))
             down += [ResidualBlock(width) for _ in range(encoder_blocks)]
-        self.encoder = nn.ModuleList([*down, _Out(channels[-1], self.quantizer.dim, 1)])
+        self.encoder = nn.ModuleList([*down, Out(channels[-1], self.quantizer.dim, 1)])
         up: list[nn.Module] = [nn.Conv2d(self.quantizer.dim, channels[-1], 3, padding=1)]
+        self.stages: list[int] = []  # where the decoder's stages begin, the largest one first
         for place in reversed(range(len(channels))):
+            self.stages.insert(0, len(up))
             up += [ResidualBlock(channels[place]) for _ in range(decoder_blocks)]
             if place:
-                up.append(_Up(channels[place], channels[place - 1]))
-        self.decoder = nn.ModuleList([*up, _Out(channels[0], pixels, 3)])
+                up.append(Up(channels[place], channels[place - 1]))
+        self.decoder = nn.ModuleList([*up, Out(channels[0], pixels, 3)])
         self.anatomy = AnatomyHead(self.quantizer.dim, channels[-1], parts, landmarks, self.downscale // 2)
+        if structure_channels:
+            self.guide = StructureGuide(structure_channels, patch_size, channels)
 
     @property
     def codebook_size(self) -> int:
@@ -112,8 +119,14 @@ class FaceTokenizer(SafetensorsOnly, ModelMixin, ConfigMixin):
         return self._quantize(images)[1]
 
     @apply_forward_hook
-    def decode(self, codes: Tensor) -> Tensor:
+    def decode(self, codes: Tensor, structure: Tensor | None = None, dropped: Tensor | None = None) -> Tensor:
         """Images (B, 3, S, S) in [0, 1] of codes (B, h, w, G) or (B, h * w * G).
+
+        Args:
+            codes: as `encode` gives them.
+            structure: (B, K, S, S), see ``anatomy.structure_map``, of the same faces, of which the first
+                ``structure_channels`` count; None paints from the codes alone.
+            dropped: (B,) bool, faces that are painted as if they had no structure map.
 
         Raises:
             ValueError: another shape, or an index outside 0..codebook_size - 1.
@@ -123,13 +136,16 @@ class FaceTokenizer(SafetensorsOnly, ModelMixin, ConfigMixin):
             raise ValueError(f"codes {tuple(codes.shape)}: (B, {', '.join(map(str, self.code_shape))}) is needed")
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
             raise ValueError(f"codes {int(codes.min())}..{int(codes.max())}: 0..{self.codebook_size - 1} are known")
-        return self._paint(self.quantizer.values(grid).to(self.dtype)).clamp(0, 1)
+        return self._paint(self.quantizer.values(grid).to(self.dtype), structure, dropped).clamp(0, 1)
 
-    def forward(self, images: Tensor) -> FaceTokenizerOutput:
-        """Encode, quantize, and paint images (B, 3, S, S) in [0, 1] again; see `FaceTokenizerOutput`."""
+    def forward(
+        self, images: Tensor, structure: Tensor | None = None, dropped: Tensor | None = None
+    ) -> FaceTokenizerOutput:
+        """Encode, quantize, and paint images (B, 3, S, S) in [0, 1] again; see `FaceTokenizerOutput` and `decode`."""
         values, codes = self._quantize(images)
         parts, landmarks = self.anatomy(values.permute(0, 3, 1, 2))
-        return FaceTokenizerOutput(image=self._paint(values), codes=codes, parts=parts, landmarks=landmarks)
+        image = self._paint(values, structure, dropped)
+        return FaceTokenizerOutput(image=image, codes=codes, parts=parts, landmarks=landmarks)
 
     def _code_count(self) -> int:
         height, width, groups = self.code_shape
@@ -145,36 +161,33 @@ class FaceTokenizer(SafetensorsOnly, ModelMixin, ConfigMixin):
         values, codes = self.quantizer(x.permute(0, 2, 3, 1))
         return values, codes
 
-    def _paint(self, values: Tensor) -> Tensor:
-        x = self._run(self.decoder, values.permute(0, 3, 1, 2))
+    def _paint(self, values: Tensor, structure: Tensor | None, dropped: Tensor | None = None) -> Tensor:
+        added = {} if structure is None else self._guidance(structure, len(values))
+        if dropped is not None:
+            added = {place: one * ~dropped[:, None, None, None] for place, one in added.items()}
+        x = self._run(self.decoder, values.permute(0, 3, 1, 2), added)
         return F.pixel_shuffle(x, self.config["patch_size"]) / 2 + 0.5
 
-    def _run(self, layers: nn.ModuleList, x: Tensor) -> Tensor:
-        for layer in layers:
+    def _guidance(self, structure: Tensor, batch: int) -> dict[int, Tensor]:
+        """What is added before which layer of the decoder."""
+        size, channels = self.config["image_size"], self.config["structure_channels"]
+        if structure.ndim != 4 or len(structure) != batch or structure.shape[2:] != (size, size):
+            raise ValueError(f"structure {tuple(structure.shape)}: ({batch}, K, {size}, {size}) is needed")
+        if structure.shape[1] < channels:
+            raise ValueError(f"structure of {structure.shape[1]} channels: {channels} are needed, or None")
+        if not channels:
+            return {}
+        return dict(zip(self.stages, self.guide(structure[:, :channels].to(self.dtype)), strict=True))
+
+    def _run(self, layers: nn.ModuleList, x: Tensor, added: Mapping[int, Tensor] | None = None) -> Tensor:
+        for place, layer in enumerate(layers):
+            if added and place in added:
+                x = x + added[place]
             if self.gradient_checkpointing and torch.is_grad_enabled() and isinstance(layer, ResidualBlock):
                 x = self._gradient_checkpointing_func(layer, x)
             else:
                 x = layer(x)
         return x
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions, each after a group norm and SiLU, around a skip."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm1 = nn.GroupNorm(NORM_GROUPS, width)
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.norm2 = nn.GroupNorm(NORM_GROUPS, width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)  # starts as identity, which trains faster
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, W, h, w) to the same."""
-        y = self.conv1(F.silu(self.norm1(x)))
-        y = self.conv2(F.silu(self.norm2(y)))
-        added: Tensor = x + y
-        return added
 
 
 class AnatomyHead(nn.Module):
@@ -197,16 +210,3 @@ class AnatomyHead(nn.Module):
         rows = (torch.arange(values.shape[2], device=x.device) + 0.5) / values.shape[2]
         points = torch.stack([(heat.sum(2) * columns).sum(-1), (heat.sum(3) * rows).sum(-1)], -1)
         return F.pixel_shuffle(self.parts(x), self.upscale), points
-
-
-class _Up(nn.Sequential):
-    """Twice the size, by a convolution that makes four pixels of one."""
-
-    def __init__(self, width: int, out: int) -> None:
-        super().__init__(nn.Conv2d(width, out * 4, 1), nn.PixelShuffle(2), nn.Conv2d(out, out, 3, padding=1))
-
-
-class _Out(nn.Sequential):
-    def __init__(self, width: int, out: int, kernel: int) -> None:
-        norm = nn.GroupNorm(NORM_GROUPS, width)
-        super().__init__(norm, nn.SiLU(), nn.Conv2d(width, out, kernel, padding=kernel // 2))

@@ -33,7 +33,8 @@ class Guidance:
 
     Attributes:
         guidance_scale: of the expression, text and structure together, away from none or from the negative one.
-        text_guidance_scale, structure_guidance_scale, identity_guidance_scale: of one source.
+        text_guidance_scale, structure_guidance_scale, identity_guidance_scale: of one source. At 0 the structure map
+            is not given to the decoder either.
 
     Raises:
         ValueError: a scale out of range.

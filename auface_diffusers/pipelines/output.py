@@ -24,7 +24,7 @@ class VQAUFacePipelineOutput(BaseOutput):
 
     Attributes:
         images: by ``output_type``: "pil" a list; "np" (B, S, S, 3) and "pt" (B, 3, S, S), float32 in [0, 1], RGB, "pt"
-            on the CPU; "latent" the codes (B, h, w, G).
+            on the CPU; "latent" the codes (B, h, w, G), which ``pipe.decode(codes, structure)`` paints.
         aus: B scores as drawn, after the rules.
         texts: B texts that the text encoder was given.
         traces: B traces of the rules that fired.

@@ -108,7 +108,11 @@ class FacePipeline(StoredPipeline):
         mesh = head(faces.codes, shown, pose=faces.pose, gaze=faces.gaze)
         size = self.face_tokenizer.config["image_size"]
         drawn = structure_map(mesh, head, faces.appearances, size, self.camera(), shown, oversample=1)
-        return drawn[:, : self.transformer.config["structure_channels"]]  # later versions draw more of them
+        return drawn[:, : self._map_channels()]  # later versions draw more of them
+
+    def _map_channels(self) -> int:
+        """Of structure maps, that one of the models takes."""
+        return max(int(model.config["structure_channels"]) for model in (self.transformer, self.face_tokenizer))
 
     def camera(self) -> Camera:
         """The camera of the faces that the transformer was trained on."""
@@ -128,6 +132,7 @@ class FacePipeline(StoredPipeline):
         encoded["structure"] = structure
         if len(said) > 1:
             encoded["structure"] = torch.cat([structure, self.prepare_structure(faces, faces.negatives)])
+        encoded["structure"] = encoded["structure"][:, : self.transformer.config["structure_channels"]]
         batch = len(faces)
         tensors = {}
         for name, value in encoded.items():
@@ -179,9 +184,14 @@ class FacePipeline(StoredPipeline):
                 bar.update()
         return codes
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Pictures (B, 3, S, S) float32 in [0, 1] on the CPU of codes (B, N)."""
-        images: Tensor = self.face_tokenizer.decode(codes)
+    def decode(self, codes: Tensor, structure: Tensor | None = None) -> Tensor:
+        """Pictures (B, 3, S, S) float32 in [0, 1] on the CPU of codes (B, N) or (B, h, w, G).
+
+        ``structure``: (B, K, S, S) of the same faces, for the lines of the skin that codes lose; None goes without.
+        """
+        device = self._execution_device
+        given = None if structure is None else structure.to(device)
+        images: Tensor = self.face_tokenizer.decode(codes.to(device), given)
         return images.float().cpu()
 
     def draw(
@@ -207,14 +217,15 @@ class FacePipeline(StoredPipeline):
                 found = self.denoise(start, conditions, some.noise, run, slots)
             if found is None:
                 return None
-            images = torch.empty(0) if output_type == "latent" else self.decode(found)
+            guide = structure if run.guidance.structure_guidance_scale else None
+            images = torch.empty(0) if output_type == "latent" else self.decode(found, guide)
             return Drawn(found.cpu(), images, structure.cpu())
 
         device = self._execution_device
         limit = min(run.max_batch, MAX_BATCH_CPU) if device.type == "cpu" else run.max_batch
         parts = in_chunks(len(faces), limit, part)
         if not parts:
-            size, channels = self.face_tokenizer.config["image_size"], self.transformer.config["structure_channels"]
+            size, channels = self.face_tokenizer.config["image_size"], self._map_channels()
             return Drawn(self.prepare_codes(0), torch.empty(0, 3, size, size), torch.empty(0, channels, size, size))
         return Drawn(*(torch.cat([getattr(one, name) for one in parts]) for name in ("codes", "images", "structure")))
 

@@ -235,3 +235,70 @@ def test_gradient_passes_the_rounding(levels):
     slope = half * (1 - (z.detach() + (offset / half).atanh()).tanh().square())  # of the bound alone
     torch.testing.assert_close(z.grad, 2 / (sizes - 1) * slope)
     assert (z.grad > 0).all()
+
+
+# --- structure maps --------------------------------------------------------------------------------------------------
+
+
+def guided(**values):
+    model = toy(structure_channels=6, **values)
+    with torch.no_grad():
+        for out in model.guide.outs:
+            torch.nn.init.normal_(out.weight, std=0.3)
+    return model
+
+
+def maps(count=2, channels=6, side=32):
+    return torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(2))
+
+
+@torch.no_grad()
+def test_structure_maps_guide_the_decoder():
+    model, images = guided(), pictures()
+    codes = model.encode(images)
+    plain, painted = model.decode(codes), model.decode(codes, maps())
+    assert torch.equal(model.encode(images), codes)
+    torch.testing.assert_close(model(images, maps()).image.clamp(0, 1), painted, atol=1e-5, rtol=0)
+    assert (plain - painted).abs().mean() > 0.01
+    for stage in model.guide.outs:  # each of them matters
+        kept, stage.weight.data = stage.weight.data, torch.zeros_like(stage.weight)
+        assert (model.decode(codes, maps()) - painted).abs().mean() > 1e-3
+        stage.weight.data = kept
+    more = torch.cat([maps(), maps(channels=2)], 1)  # of later versions
+    assert torch.equal(model.decode(codes, more), painted)
+    one = model.decode(codes, maps(), torch.tensor([True, False]))
+    torch.testing.assert_close(one, torch.cat([plain[:1], painted[1:]]), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_line_of_the_map_is_painted_where_it_is():
+    model = guided(image_size=64)
+    codes, flat = model.encode(pictures(1, 64)), torch.zeros(1, 6, 64, 64)
+    line = flat.clone()
+    line[..., 8:10, 16:40] = 1
+    changed = (model.decode(codes, line) - model.decode(codes, flat)).abs().mean(1)[0]
+    assert changed[6:12, 16:40].mean() > 3 * changed[40:].mean()
+
+
+def test_a_guide_starts_as_nothing_and_learns():
+    model = wake(toy(structure_channels=6))
+    for out in model.guide.outs:
+        torch.nn.init.zeros_(out.weight)
+    out = model(pictures(), maps()).image
+    assert torch.equal(out, model(pictures()).image)
+    out.square().mean().backward()
+    assert all(one.weight.grad.abs().sum() > 0 for one in model.guide.outs)
+
+
+@pytest.mark.parametrize(
+    ("structure", "said"),
+    [
+        (maps(side=16), r"structure \(2, 6, 16, 16\): \(2, K, 32, 32\)"),
+        (maps(1), r"structure \(1, 6, 32, 32\): \(2, K, 32, 32\)"),
+        (maps(channels=5), "structure of 5 channels: 6 are needed"),
+    ],
+)
+def test_bad_structure_maps_are_refused(structure, said):
+    model = guided()
+    with pytest.raises(ValueError, match=said):
+        model.decode(model.encode(pictures()), structure)

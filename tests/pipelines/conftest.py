@@ -6,6 +6,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import PreTrainedTokenizerFast
 
 from auface_diffusers import VQAUFaceEditPipeline, VQAUFacePipeline
+from auface_diffusers.anatomy import STRUCTURE_CHANNELS
 from auface_diffusers.facs import AUSet, describe
 from auface_diffusers.models import AUEstimator, FaceTokenizer, FaceTransformer, TextAlignment
 from auface_diffusers.schedulers import MaskedTokenScheduler
@@ -35,9 +36,17 @@ def components(**transformer):
     torch.manual_seed(0)
     tokenizer = words()
     faces = FaceTokenizer(
-        image_size=SIZE, channels=(8, 16, 16), levels=(4, 4), code_groups=2, encoder_blocks=1, decoder_blocks=1
+        image_size=SIZE,
+        channels=(8, 16, 16),
+        levels=(4, 4),
+        code_groups=2,
+        encoder_blocks=1,
+        decoder_blocks=1,
+        structure_channels=len(STRUCTURE_CHANNELS),
     )
     with torch.no_grad():  # random weights otherwise paint grey
+        for out in faces.guide.outs:
+            torch.nn.init.normal_(out.weight, std=0.3)
         faces.decoder[-1][-1].weight.mul_(8)
         faces.encoder[-1][-1].weight.mul_(8)
     text = TextAlignment(

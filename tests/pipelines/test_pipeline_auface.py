@@ -8,7 +8,7 @@ import torch
 
 from auface_diffusers.anatomy import ATTRIBUTE_SIZE, STRUCTURE_CHANNELS, sample_identity
 from auface_diffusers.facs import AUSet, describe, resolve
-from auface_diffusers.models import FaceTransformer
+from auface_diffusers.models import FaceTokenizer, FaceTransformer
 from auface_diffusers.pipelines import people, steps
 from auface_diffusers.pipelines.chunks import in_chunks
 
@@ -45,9 +45,27 @@ def test_a_model_of_fewer_map_channels_draws_as_before(pipe):
     assert torch.equal(codes(pipe, SURPRISE), blind)
 
 
-def test_creases_reach_the_transformer(pipe):
-    map_ = pipe(["4E", "0"], **BASE).structure[:, -1]
-    assert map_[0].amax() > 0.2 > map_[1].amax()
+def test_creases_reach_transformer_and_decoder(pipe):
+    map_ = pipe(["4E", "0"], **BASE).structure
+    assert map_[0, -1].amax() > 0.2 > map_[1, -1].amax()
+    plain, with_map = pipe.decode(codes(pipe, "4E")), pipe.decode(codes(pipe, "4E"), map_[:1])
+    assert not torch.equal(plain, with_map)
+    flat = map_[:1].clone()
+    flat[:, -3:] = 0  # without the creases
+    assert not torch.equal(pipe.decode(codes(pipe, "4E"), flat), with_map)
+    pictures = {"identity": 7, "seed": 0, "output_type": "pt", "structure_guidance_scale": 0.0}
+    without = pipe("4E", **pictures)
+    assert torch.equal(without.images, pipe.decode(without.codes))
+
+
+def test_a_decoder_of_codes_alone_goes_without_maps(pipe):
+    config = {**pipe.face_tokenizer.config, "structure_channels": 0}
+    alone = FaceTokenizer.from_config(config)
+    alone.load_state_dict(pipe.face_tokenizer.state_dict(), strict=False)
+    pipe.face_tokenizer = alone.eval()
+    said = pipe("4E", identity=7, seed=0, output_type="pt")
+    assert said.structure.shape[1] == len(STRUCTURE_CHANNELS)  # the transformer's
+    assert torch.equal(said.images, pipe.decode(said.codes))
 
 
 def test_output_types_are_one_picture(pipe):
@@ -59,7 +77,8 @@ def test_output_types_are_one_picture(pipe):
     assert as_np.shape == (1, SIZE, SIZE, 3)
     assert np.array_equal(as_np, as_pt.permute(0, 2, 3, 1).numpy())
     assert np.array_equal(np.asarray(as_pil[0]), (as_np[0] * 255).round().astype("uint8"))
-    assert torch.equal(pipe.decode(latent), as_pt)
+    said = pipe(SURPRISE, **BASE)
+    assert torch.equal(pipe.decode(latent, said.structure), as_pt)
     assert torch.equal(pipe(SURPRISE, **BASE, return_dict=False)[0], latent)
 
 

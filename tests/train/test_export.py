@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from auface_diffusers import VQAUFacePipeline
-from auface_diffusers.models import AUEstimator, TextAlignment
+from auface_diffusers.models import AUEstimator, StructureEncoder, TextAlignment
 from train_lora.__main__ import main
 from train_lora.config import load_config
 from train_lora.export import ExportConfig, export
@@ -64,6 +64,17 @@ def toy_state(model, parts):
         "TextAlignment": f"{parts['alignment']}/text",
     }
     return load_file(Path(folders[type(model).__name__]) / "diffusion_pytorch_model.safetensors")
+
+
+@pytest.mark.parametrize("structure", [{"in_channels": 19}, None], ids=["fewer-channels", "none"])
+def test_a_structure_encoder_of_fewer_channels_or_none_will_do(parts, out, structure):
+    """The generator may have gone on with more channels of the map; an alignment is used without the encoder."""
+    folder = Path(parts["alignment"]) / "structure"
+    shutil.rmtree(folder)
+    if structure is not None:
+        StructureEncoder(image_size=64, width=32, embedding_dim=32, **structure).save_pretrained(folder)
+    export(ExportConfig(out=str(out), **parts))
+    assert VQAUFacePipeline.from_pretrained(out / "default")("12D", seed=0).images[0].size == (64, 64)
 
 
 def test_files_are_small(parts, out, monkeypatch):
@@ -164,8 +175,6 @@ def same_estimators(parts):
 
 
 def other_structure(parts):
-    from auface_diffusers.models.structure_encoder import StructureEncoder
-
     StructureEncoder(image_size=32, width=32, embedding_dim=32).save_pretrained(f"{parts['alignment']}/structure")
 
 

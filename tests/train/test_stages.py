@@ -160,13 +160,43 @@ def test_an_estimator_goes_on_from_another(faces, tmp_path):
 def test_the_encoder_stays_when_the_decoder_is_trained(faces, parts, tmp_path):
     data = FacesConfig(shards=faces.out)
     losses = TokenizerLosses(adversarial=0.1, adversarial_from=0.0)
-    values = {"start": str(parts / "tokenizer"), "decoder_only": True, "losses": losses}
+    values = {"start": str(parts / "tokenizer"), "decoder_only": True, "losses": losses, "structure": True}
     config = TokenizerConfig(str(tmp_path), dataclasses.replace(LOOP, steps=2), data, data, **values)
     run(TokenizerStage(config), config)
     before, after = (FaceTokenizer.from_pretrained(path) for path in (parts / "tokenizer", tmp_path / "model"))
     half = before.half().float()
     assert all(torch.equal(half.encoder.state_dict()[n], v) for n, v in after.encoder.state_dict().items())
     assert not all(torch.equal(half.decoder.state_dict()[n], v) for n, v in after.decoder.state_dict().items())
+    assert not all(torch.equal(half.guide.state_dict()[n], v) for n, v in after.guide.state_dict().items())
+
+
+def without_maps(folder):
+    """A folder with the toy tokenizer as one of codes alone."""
+    made = toy.components()["face_tokenizer"]
+    alone = FaceTokenizer.from_config(made.config, structure_channels=0)
+    alone.load_state_dict(made.state_dict(), strict=False)
+    alone.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_decoder_learns_to_read_structure_maps(faces, tmp_path):
+    data = FacesConfig(shards=faces.out)
+    loop = dataclasses.replace(LOOP, steps=30, ema=0.0)
+    start = without_maps(tmp_path / "start")
+    found = {}
+    for drop in (0.0, 1.0):
+        values = {"start": start, "decoder_only": True, "structure": True, "structure_drop": drop}
+        config = TokenizerConfig(str(tmp_path / f"{drop}"), loop, data, data, **values)
+        stage = TokenizerStage(config)
+        model, batch = stage.players["tokenizer"].eval(), stage.held_out.__getitems__([0, 1])
+        with torch.no_grad():  # the map counts for nothing at first
+            assert torch.equal(model(batch.images, batch.structure).image, model(batch.images).image)
+        found[drop] = run(stage, config)[0]["validation"]
+    assert found[0.0]["psnr"] > found[0.0]["psnr_without_structure"] + 0.1
+    assert found[1.0]["psnr"] == found[1.0]["psnr_without_structure"], "nothing is learnt of maps that are not given"
+    again = TokenizerConfig(str(tmp_path / "again"), loop, data, data, start=str(tmp_path / "0.0" / "model"))
+    with pytest.raises(ValueError, match="takes structure maps: train it with structure=true"):
+        TokenizerStage(again)
 
 
 # --- generator -------------------------------------------------------------------------------------------------------
@@ -245,6 +275,10 @@ def test_unknown_names_are_errors(faces, parts, tmp_path):
         GeneratorStage(generator_config(faces, parts, tmp_path, model={"depth": 3}))
     with pytest.raises(ValueError, match="decoder_only needs start"):
         TokenizerConfig("", LOOP, FacesConfig(), FacesConfig(), decoder_only=True)
+    with pytest.raises(ValueError, match="structure needs decoder_only"):
+        TokenizerConfig("", LOOP, FacesConfig(), FacesConfig(), structure=True)
+    with pytest.raises(ValueError, match=r"structure_drop 2: a share in 0\.\.1"):
+        TokenizerConfig("", LOOP, FacesConfig(), FacesConfig(), structure_drop=2)
 
 
 # --- ablations -------------------------------------------------------------------------------------------------------

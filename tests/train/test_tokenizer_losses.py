@@ -9,16 +9,8 @@ from torch.nn import functional as F
 from auface_diffusers.models import FaceTokenizer
 from train_lora.data.faces import FaceBatch, FacesConfig
 from train_lora.loop import LoopConfig, Step
-from train_lora.stages.tokenizer import (
-    TokenizerConfig,
-    TokenizerLosses,
-    TokenizerStage,
-    colour_loss,
-    detail_loss,
-    feature_map,
-    texture_loss,
-    weighted_l1,
-)
+from train_lora.stages.painting import colour_loss, detail_loss, feature_map, texture_loss, weighted_l1
+from train_lora.stages.tokenizer import TokenizerConfig, TokenizerLosses, TokenizerStage
 
 SIZE = 64
 

@@ -1,4 +1,4 @@
-"""What the generator learns from, worked out once a face and kept beside the shards: codes and structure map."""
+"""What generator and decoder learn from, worked out once a face and kept beside the shards: codes, structure map."""
 
 from __future__ import annotations
 
@@ -38,8 +38,7 @@ class PreparedBatch:
     Attributes:
         codes: (B, N) int64. structure: (B, K, S, S), see ``anatomy.structure_map``.
         levels: (B, C) effective levels. identity: (B, 46). attributes: (B, 66).
-        landmarks: (B, 68, 2), shares of the picture.
-        labels: whole labels.
+        images, parts, landmarks, labels: as in `FaceBatch`.
     """
 
     codes: Tensor
@@ -47,6 +46,8 @@ class PreparedBatch:
     levels: Tensor
     identity: Tensor
     attributes: Tensor
+    images: Tensor
+    parts: Tensor
     landmarks: Tensor
     labels: tuple[dict[str, Any], ...]
 
@@ -129,6 +130,8 @@ class PreparedSource:
             levels=faces.levels,
             identity=faces.identity,
             attributes=attribute_vector(looks),
+            images=faces.images,
+            parts=faces.parts,
             landmarks=faces.landmarks,
             labels=faces.labels,
         )

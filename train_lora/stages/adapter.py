@@ -215,7 +215,7 @@ class AdapterStage(GeneratorStage):
         """Held-out scores as the base draws them, above the same with the adapter; last, pictures of the data."""
         some = range(0, len(self.source), max(1, len(self.source) // ACROSS))[:ACROSS]
         shown = self.source.__getitems__([some[i % len(some)] for i in range(ACROSS)])
-        real = self.tokenizer.decode(shown.codes.to(model.device))
+        real = self._paint(shown.codes.to(model.device), shown)
         if len(self.wanted) < ACROSS:
             return rows([real])
         before, now = self.base_pictures(), self.pictures(self.wanted[: 2 * ACROSS])

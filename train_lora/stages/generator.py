@@ -239,7 +239,12 @@ class GeneratorStage:
         for timestep in self.scheduler.timesteps:
             logits = model(codes, **conditions, dropped=self._left_out(batch.labels))
             codes = self.scheduler.step(logits, timestep, codes, generators).prev_sample
-        return self.tokenizer.decode(codes)
+        return self._paint(codes, batch)
+
+    def _paint(self, codes: Tensor, batch: PreparedBatch) -> Tensor:
+        """Codes (B, N) of a batch's faces as pictures (B, 3, S, S)."""
+        dropped = self._left_out(batch.labels)["structure"]
+        return self.tokenizer.decode(codes, batch.structure.to(codes.device), dropped.to(codes.device))
 
     def validate(self, model: FaceTransformer) -> dict[str, float]:
         """Loss with half the codes masked; and what the estimator reads from drawn faces, beside what was asked."""
@@ -267,13 +272,13 @@ class GeneratorStage:
             return float(loss) * len(numbers), ()
         self.estimator.to(model.device)
         seen = self.estimator(self.draw(model, batch)).presence.cpu()
-        real = self.estimator(self.tokenizer.decode(moved.codes)).presence.cpu()
+        real = self.estimator(self._paint(moved.codes, moved)).presence.cpu()
         return float(loss) * len(numbers), (batch.levels, seen, real)
 
     def sheet(self, model: FaceTransformer) -> Tensor:
         """Held-out faces as the tokenizer paints them, above what the transformer draws from their conditions."""
         batch = self.held_out.__getitems__(list(range(SHOWN)))
-        real = self.tokenizer.decode(batch.codes.to(model.device))
+        real = self._paint(batch.codes.to(model.device), batch)
         drawn = self.draw(model, batch)
         return rows([real[:8], drawn[:8], real[8:], drawn[8:]])
 

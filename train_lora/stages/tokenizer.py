@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,18 +12,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from auface_diffusers.anatomy import STRUCTURE_CHANNELS
 from auface_diffusers.models.au_estimator import AUEstimator
 from auface_diffusers.models.face_tokenizer import FaceTokenizer
-from train_lora.data.faces import FaceBatch, FacesConfig
+from train_lora.data.faces import FacesConfig, RenderSource, ShardSource
+from train_lora.data.prepared import PreparedBatch, PreparedSource
 from train_lora.loop import LoopConfig, Step
+from train_lora.precision import settled
 from train_lora.stages.build import make
 from train_lora.stages.critic import Critic, fooling_loss, telling_loss
+from train_lora.stages.painting import (
+    Faces,
+    colour_loss,
+    detail_loss,
+    feature_map,
+    parts_loss,
+    psnr,
+    texture_loss,
+    weighted_l1,
+)
 from train_lora.stages.sheets import rows
 from train_lora.together import shared
 
-FEATURES = slice(17, 68)
-"""iBUG points whose surroundings weigh more: brows, nose, eyes, mouth."""
 SHOWN = 8
+Source = ShardSource | RenderSource | PreparedSource
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,8 @@ class TokenizerConfig:
         model: arguments of `FaceTokenizer`.
         start: folder of a `FaceTokenizer` whose weights are the first ones, in place of ``model``; "" draws them.
         decoder_only: keep the encoder as it is, so that codes made with it stay valid.
+        structure: the decoder is given the structure map as well, but for a share ``structure_drop`` of the faces.
+            Only with ``decoder_only``: an encoder would leave to the map what codes have to say without one.
     """
 
     out: str
@@ -76,23 +91,47 @@ class TokenizerConfig:
     losses: TokenizerLosses = field(default_factory=TokenizerLosses)
     start: str = ""
     decoder_only: bool = False
+    structure: bool = False
+    structure_drop: float = 0.1
 
     def __post_init__(self) -> None:
         if self.decoder_only and not self.start:
             raise ValueError("decoder_only needs start, the folder of a tokenizer with a trained encoder")
+        if self.structure and not self.decoder_only:
+            raise ValueError("structure needs decoder_only: train the encoder without it first")
+        if not 0 <= self.structure_drop <= 1:
+            raise ValueError(f"structure_drop {self.structure_drop}: a share in 0..1")
+
+
+def guided(model: FaceTokenizer) -> FaceTokenizer:
+    """The model with a decoder that takes structure maps too; they count for nothing yet."""
+    had, wanted = model.config["structure_channels"], len(STRUCTURE_CHANNELS)
+    if had == wanted:
+        return model
+    if had:
+        raise ValueError(
+            f"structure: the decoder takes maps of {had} channels, today's have {wanted}; start from one "
+            "that takes none"
+        )
+    found = FaceTokenizer.from_config(model.config, structure_channels=wanted)
+    found.load_state_dict(model.state_dict(), strict=False)
+    return found
 
 
 class TokenizerStage:
     """See `train_lora.loop.Stage`."""
 
     def __init__(self, config: TokenizerConfig) -> None:
-        self.weights = config.losses
-        self.source = config.data.open()
-        self.held_out = config.held_out.open()
+        self.config, self.weights = config, config.losses
+        self.source, self.held_out = self._open(config.data), self._open(config.held_out)
         torch.manual_seed(config.train.seed)  # the first weights
         model = (
             FaceTokenizer.from_pretrained(config.start).float() if config.start else make(FaceTokenizer, config.model)
         )
+        if config.structure:
+            model = guided(model)
+        elif model.config["structure_channels"]:
+            raise ValueError("the decoder takes structure maps: train it with structure=true and decoder_only=true")
         if config.decoder_only:
             model.encoder.requires_grad_(False)
         self.players: dict[str, nn.Module] = {"tokenizer": model, "critic": Critic()}
@@ -101,11 +140,21 @@ class TokenizerStage:
             estimator = AUEstimator.from_pretrained(config.losses.estimator)
             self.estimator = estimator.eval().requires_grad_(False)
 
-    def losses(self, batch: FaceBatch, step: Step) -> Iterator[tuple[str, Tensor, Mapping[str, float]]]:
+    def _open(self, faces: FacesConfig) -> Source:
+        if not self.config.structure:
+            return faces.open()
+        codes = FaceTokenizer.from_pretrained(self.config.start)  # in float32, as the generator's
+        folder = Path(faces.shards) if faces.shards else None
+        return PreparedSource(faces.open(), codes, folder, settled(self.config.train.precision) == "bf16")
+
+    def _structure(self, batch: Faces) -> Tensor | None:
+        return batch.structure if isinstance(batch, PreparedBatch) else None
+
+    def losses(self, batch: Faces, step: Step) -> Iterator[tuple[str, Tensor, Mapping[str, float]]]:
         """The tokenizer's loss, then the critic's."""
         tokenizer, critic = self.players["tokenizer"], self.players["critic"]
         batch = batch.to(next(tokenizer.parameters()).device)
-        out = tokenizer(batch.images)
+        out = tokenizer(batch.images, self._structure(batch), self._dropped(step).to(batch.images.device))
         painted = out.image.float()
         parts = {
             "pixel": weighted_l1(painted, batch, self.weights.features),
@@ -126,6 +175,11 @@ class TokenizerStage:
         if adversarial:
             yield "critic", telling_loss(critic, batch.images, painted.detach()), {}
 
+    def _dropped(self, step: Step) -> Tensor:
+        """(B,) bool: which faces are painted without their structure map."""
+        draws = [random.Random(f"structure {seed}").random() for seed in step.seeds]
+        return torch.tensor(draws) < self.config.structure_drop
+
     def _readout_loss(self, painted: Tensor, images: Tensor) -> Tensor:
         assert self.estimator is not None
         self.estimator.to(images.device)
@@ -141,7 +195,7 @@ class TokenizerStage:
 
         def look(numbers: range) -> dict[str, float]:
             batch = self.held_out.__getitems__(list(numbers)).to(model.device)
-            out = model(batch.images)
+            out = model(batch.images, self._structure(batch))
             painted = out.image.clamp(0, 1)
             heavy = feature_map(batch, 1.0)[:, None]
             values = {
@@ -150,6 +204,8 @@ class TokenizerStage:
                 "parts": (out.parts.argmax(1) == batch.parts[:, ::2, ::2]).float().mean(),
                 "codes_used": torch.tensor(out.codes.unique().numel() / model.codebook_size),
             }
+            if self.config.structure:
+                values["psnr_without_structure"] = psnr(model(batch.images).image.clamp(0, 1), batch.images)
             if self.estimator is not None:
                 self.estimator.to(model.device)
                 gap = (self.estimator(painted).presence - self.estimator(batch.images).presence).abs()
@@ -160,9 +216,11 @@ class TokenizerStage:
         return {name: sum(one[name] for one in found) for name in found[0]}
 
     def sheet(self, model: FaceTokenizer) -> Tensor:
-        """Faces above their reconstructions."""
-        images = self.held_out.__getitems__(list(range(SHOWN))).images.to(model.device)
-        return rows([images, model(images).image.clamp(0, 1)])
+        """Faces above their reconstructions; with structure maps, those without these come last."""
+        batch = self.held_out.__getitems__(list(range(SHOWN))).to(model.device)
+        structure = self._structure(batch)
+        shown = [structure] if structure is None else [structure, None]
+        return rows([batch.images, *(model(batch.images, one).image.clamp(0, 1) for one in shown)])
 
     def export(self, model: FaceTokenizer, folder: Path, report: Mapping[str, Any]) -> None:
         """Weights and config as diffusers writes them, in fp16."""
@@ -174,73 +232,3 @@ def save_half(model: nn.Module, folder: Path) -> None:
     half = type(model).from_config(model.config)  # type: ignore[attr-defined, operator] # ConfigMixin
     half.load_state_dict(model.state_dict())
     half.half().save_pretrained(folder)
-
-
-def feature_map(batch: FaceBatch, weight: float) -> Tensor:
-    """(B, S, S): 0 .. ``weight``, high near brows, nose, eyes and mouth, and on eyes, teeth and tongue."""
-    size = batch.images.shape[-1]
-    grid = (torch.arange(size // 4, device=batch.images.device) + 0.5) / (size // 4)
-    points = batch.landmarks[:, FEATURES]
-    dx = (grid[None, None] - points[..., 0:1]).square()  # (B, K, S / 4)
-    dy = (grid[None, None] - points[..., 1:2]).square()
-    near = torch.exp(-(dy[:, :, :, None] + dx[:, :, None, :]).amin(1) / (2 * 0.03**2))
-    near = F.interpolate(near[:, None], size=size, mode="bilinear")[:, 0]
-    inside = ((batch.parts >= 2) & (batch.parts <= 6)).float()  # eyes, teeth, tongue
-    return weight * torch.maximum(near, inside)
-
-
-def weighted_l1(painted: Tensor, batch: FaceBatch, features: float) -> Tensor:
-    """Mean absolute difference; brows, eyes and mouth weigh ``1 + features``."""
-    weight = 1 + feature_map(batch, features)[:, None]
-    return ((painted - batch.images).abs() * weight).sum() / (weight.sum() * 3)
-
-
-def detail_loss(painted: Tensor, images: Tensor, octaves: int = 3) -> Tensor:
-    """Mean absolute difference of the bands of a Laplacian pyramid, each scaled to weigh about the same."""
-    total = painted.new_zeros(())
-    difference = painted - images  # the pyramid is linear: that of the difference will do
-    for _ in range(octaves):
-        coarse = F.avg_pool2d(difference, 2)
-        total = total + (difference - F.interpolate(coarse, scale_factor=2, mode="nearest")).abs().mean()
-        difference = coarse
-    return total
-
-
-def texture_loss(painted: Tensor, batch: FaceBatch, window: int = 7, floor: float = 0.01) -> Tensor:
-    """One minus the contrast and structure term of SSIM (Wang et al. 2004, eq. 6), the mean over the skin.
-
-    It compares the brightness of windows after their mean is taken out, divided by their own contrast; ``floor`` is
-    the standard deviation below which contrast counts as noise (SSIM's is 0.03, as deep as a wrinkle at 128 pixels).
-    """
-    luma = painted.new_tensor([0.299, 0.587, 0.114])[None, :, None, None]
-    mine, true = ((x * luma).sum(1, keepdim=True) for x in (painted, batch.images))
-
-    def mean(x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, window, stride=1, padding=window // 2, count_include_pad=False)
-
-    mine, true = mine - mean(mine), true - mean(true)
-    alike = (2 * mean(mine * true) + floor**2) / (mean(mine.square()) + mean(true.square()) + floor**2)
-    skin = (batch.parts == 1)[:, None].float()  # eyes and mouths have losses of their own, hair is chance
-    return ((1 - alike) * skin).sum() / skin.sum().clamp(min=1)
-
-
-def colour_loss(painted: Tensor, images: Tensor, patch: int = 4) -> Tensor:
-    """Mean absolute difference of chroma, Cb and Cr of ITU-R BT.601 in -0.5..0.5, of patches of ``patch`` pixels."""
-    red, green, blue = F.avg_pool2d(painted - images, patch).unbind(1)  # chroma is linear, as is the difference
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    return ((blue - luma).abs() / 1.772 + (red - luma).abs() / 1.402).mean() / 2
-
-
-def parts_loss(logits: Tensor, parts: Tensor) -> Tensor:
-    """Cross entropy of the part map at half size; rare parts (eyes, teeth, tongue) weigh more."""
-    weight = logits.new_ones(logits.shape[1])
-    weight[2:7] = 4.0
-    return F.cross_entropy(logits.float(), parts[:, ::2, ::2], weight=weight.float())
-
-
-def psnr(painted: Tensor, images: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Peak signal-to-noise ratio in dB, the mean over the images; ``weight`` (B, 1, S, S) chooses pixels."""
-    error = (painted - images).square().mean(1, keepdim=True)
-    weight = torch.ones_like(error) if weight is None else weight
-    mean = (error * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))
-    return (-10 * mean.clamp(min=1e-10).log10()).mean()
