@@ -180,7 +180,8 @@ class Run:
                 continue
             if data.get("prompt_id", prompt_id) != prompt_id:
                 continue
-            if kind == "executing" and data["node"]:
+            # a page that comes back under its name is told the last node of before, without the prompt
+            if kind == "executing" and data["node"] and "prompt_id" in data:
                 self.executed.append(data["node"])
             elif kind == "execution_cached":
                 self.cached = data["nodes"]
