@@ -266,9 +266,8 @@ class Sphere:
 
 
 def test_normal_signs_on_a_sphere(head, monkeypatch):
-    def look(head, mesh, view, size, times):
-        points = view.project(mesh.vertices) * torch.tensor([times, times, 1.0])
-        found = control_surface.rasterize(points, mesh.triangles, (size[0] * times, size[1] * times))
+    def look(head, mesh, view, size):
+        found = control_surface.rasterize(view.project(mesh.vertices), mesh.triangles, size)
         return control_surface.Seen(found, torch.arange(len(mesh.triangles)))
 
     monkeypatch.setattr(control_surface, "_look", look)
@@ -284,6 +283,17 @@ def test_normal_signs_on_a_sphere(head, monkeypatch):
     ):
         assert image[:, row, column].tolist() == pytest.approx(expected, abs=0.05), (row, column)
     assert image[:, 0, 0].tolist() == [0.5, 0.5, 1.0]  # the background faces the viewer
+
+
+@pytest.mark.parametrize("kind", ["normal", "depth", "heatmap"])
+def test_outlines_are_soft(head, kind, monkeypatch):
+    soft = control_image(SMILE, kind, 128, head=head)
+    monkeypatch.setattr(control_surface, "STEP", math.inf)
+    hard = control_image(SMILE, kind, 128, head=head)
+    changed = (soft - hard).abs().amax(1)[0] > 1e-6
+    assert 0.005 < changed.float().mean() < 0.15, "few pixels are on an outline"
+    steps = [image.diff(dim=-1).abs().flatten(1).topk(200).values.mean() for image in (hard, soft)]
+    assert steps[1] < 0.75 * steps[0]
 
 
 def test_normals_are_unit_vectors(head):
