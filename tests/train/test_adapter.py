@@ -261,6 +261,28 @@ def test_a_folder_of_pictures_trains(tmp_path, base, folder):
     assert info.data["origins"] == {"annotated": 12}
 
 
+def test_pictures_are_given_borrowed_looks(tmp_path, base, folder):
+    given = {}
+    for share in (0.0, 0.5, 1.0):
+        stage = AdapterStage(config(tmp_path, base, folder, borrowed=share))
+        batch, step = stage.source.__getitems__(list(range(12))), Step(0, 0.0, tuple(range(12)))
+        found = stage._borrow(batch, step)
+        known = ~stage._left_out(found.labels)["attributes"]
+        assert known.tolist() == (~stage._left_out(found.labels)["identity"]).tolist()
+        assert ((found.attributes != batch.attributes).any(1) == known).all()
+        assert torch.equal(found.attributes, stage._borrow(batch, step).attributes)
+        for before, after in zip(batch.labels, found.labels, strict=True):
+            assert ("structure" in before["unknown_sources"]) == ("structure" in after["unknown_sources"])
+        given[share] = int(known.sum())
+        seen = next(iter(stage.losses(batch, step)))[1]
+        given[share, "loss"] = float(seen.detach())
+    assert (given[0.0], given[1.0]) == (0, 12)
+    assert 2 < given[0.5] < 10
+    assert len({given[share, "loss"] for share in (0.0, 0.5, 1.0)}) == 3
+    with pytest.raises(ValueError, match=r"borrowed 2: a share in 0\.\.1"):
+        config(tmp_path, base, folder, borrowed=2)
+
+
 def test_fits_are_kept(tmp_path, folder):
     source = FacesConfig(str(folder)).open(pictures=True)
     looks = []

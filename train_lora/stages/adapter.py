@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from auface_diffusers import VQAUFacePipeline
+from auface_diffusers.anatomy import Appearance, attribute_vector
 from auface_diffusers.cli_models import load_estimator
 from auface_diffusers.evaluation.faces import Wanted, draw
 from auface_diffusers.facs import resolve, units
@@ -27,7 +29,7 @@ from train_lora.before_after import before_after
 from train_lora.data.faces import FacesConfig
 from train_lora.data.fitted import FittedSource, Some
 from train_lora.data.prepared import PreparedBatch, PreparedSource
-from train_lora.loop import LoopConfig
+from train_lora.loop import LoopConfig, Step
 from train_lora.precision import settled
 from train_lora.read_out import skin_aaad
 from train_lora.stages.generator import LEAST, GeneratorStage
@@ -37,6 +39,8 @@ from train_lora.together import processes, shared
 FILE, SHEET = "adapter.safetensors", "before_after.png"
 FEWEST = 5
 """Pictures that training needs."""
+PEOPLE = 1_000_000
+"""Whose looks are borrowed."""
 ACROSS = 8
 DRAWN = 8
 """Faces that are drawn at once: drawing has to fit in the memory that training needs."""
@@ -58,6 +62,9 @@ class AdapterConfig:
         report: scores of the standard suite that are drawn before and after, for the difference of AAAD with its
             interval; 0 is no report.
         drop, drop_all, feature_weight, free_texts: see `GeneratorConfig`.
+        borrowed: how often a picture of whom nobody knows more than its points is given the identity that fits it and
+            the look of a random person. A pipeline always gives both: an adapter that has seen them only left out does
+            little beside them. 0 is never; less than 1 keeps it useful without.
         memory: look whether the run fits before it begins.
     """
 
@@ -73,6 +80,7 @@ class AdapterConfig:
     drop_all: float = 0.04
     feature_weight: float = 2.0
     free_texts: float = 0.4
+    borrowed: float = 0.8
     memory: bool = True
     leave_out: ClassVar[tuple[str, ...]] = ()
     vector_text: ClassVar[bool] = False
@@ -80,6 +88,8 @@ class AdapterConfig:
     def __post_init__(self) -> None:
         if min(self.held_out, self.scores, self.report) < 0:
             raise ValueError("held_out, scores and report are not below 0")
+        if not 0 <= self.borrowed <= 1:
+            raise ValueError(f"borrowed {self.borrowed}: a share in 0..1")
 
 
 class AdapterStage(GeneratorStage):
@@ -130,6 +140,24 @@ class AdapterStage(GeneratorStage):
                 f"{fitted.poor} of {len(fitted)} pictures do not fit the head: trained without structure\n"
             )
         return PreparedSource(fitted, self.tokenizer, out, settled(self.config.train.precision) == "bf16")  # type: ignore[arg-type] # has what it reads
+
+    def losses(self, batch: PreparedBatch, step: Step) -> Iterator[tuple[str, Tensor, Mapping[str, float]]]:
+        """Those of the generator, with borrowed looks."""
+        yield from super().losses(self._borrow(batch, step), step)
+
+    def _borrow(self, batch: PreparedBatch, step: Step) -> PreparedBatch:
+        """Some pictures whose look is unknown with that of a random person; their places in the picture stay."""
+        looks, labels = batch.attributes.clone(), list(batch.labels)
+        for row, (label, seed) in enumerate(zip(batch.labels, step.seeds, strict=True)):
+            rng = random.Random(f"borrowed {seed}")
+            unknown = label.get("unknown_sources", ())
+            if "attributes" in unknown and rng.random() < self.config.borrowed:  # type: ignore[attr-defined] # an AdapterConfig
+                fitted = Appearance.from_dict(label["attributes"])
+                place = {name: getattr(fitted, name) for name in ("zoom", "shift_x", "shift_y")}
+                look = replace(Appearance.sample(rng.randrange(PEOPLE), scene=rng.randrange(PEOPLE)), **place)
+                looks[row] = attribute_vector([look])[0]
+                labels[row] = {**label, "unknown_sources": [one for one in unknown if one == "structure"]}
+        return replace(batch, attributes=looks, labels=tuple(labels))
 
     def _about(self) -> dict[str, Any]:
         """What the adapter's file says of its pictures and samples."""
