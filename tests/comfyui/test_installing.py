@@ -44,6 +44,9 @@ def test_two_copies_do_not_interfere(checkout, tmp_path):
             "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
         }
         assert server.run(prompt).text("2") == ["12D"]
+        wanted = {"levels": {"AU12_left": 5}, "size": 64}
+        status, picture = real_comfyui.request(server.address, "/auface/preview", wanted)
+        assert (status, picture[:4]) == (200, b"RIFF"), "one of them draws beside the sliders"
 
 
 def test_a_part_that_lacks_a_package_leaves_the_others(checkout, tmp_path):
