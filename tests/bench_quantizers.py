@@ -2,7 +2,7 @@
 
 ``python tests/bench_quantizers.py [STEPS]``, with the shards that ``train_lora/configs/faces128.toml`` names.
 The codebook is that of ViT-VQGAN (arXiv 2110.04627, section 3.2): vectors of length one, codes by the largest cosine;
-codes that hardly anything chooses are revived as vectors of the batch (arXiv 2005.00341, section A.2).
+codes that hardly anything chooses are revived as vectors of the batch (the random restarts of arXiv 2005.00341).
 """
 
 from __future__ import annotations

@@ -92,7 +92,9 @@ def depth(head: HeadModel, mesh: HeadMesh, view: View, size: Size) -> Tensor:
     near = distance.flatten(1).amin(1)[:, None, None]
     far = torch.where(hit, distance, 0).flatten(1).amax(1)[:, None, None] + BACKDROP
     closeness = torch.where(hit, (far - distance) / (far - near), 0)
-    return _softened(closeness[..., None]).expand(-1, 3, -1, -1).contiguous()
+    grey = _softened(closeness[..., None])
+    top = grey.flatten(1).amax(1).clamp(min=1e-6)[:, None, None, None]  # in a small image the nearest point is an edge
+    return (grey / top).expand(-1, 3, -1, -1).contiguous()
 
 
 def parts(head: HeadModel, mesh: HeadMesh, view: View, size: Size) -> Tensor:

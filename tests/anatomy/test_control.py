@@ -113,7 +113,7 @@ def test_drawing_is_clipped_at_the_edges():
     assert image[9, 11, 0] == 1
 
 
-# OpenPose
+# --- OpenPose --------------------------------------------------------------------------------------------------------
 
 
 def test_openpose_face_is_seventy_white_discs(head):
@@ -181,7 +181,7 @@ def test_points_outside_the_image_are_missing(head):
         assert control_image(None, kind, 64, camera=close, head=head).isfinite().all()
 
 
-# MediaPipe
+# --- MediaPipe -------------------------------------------------------------------------------------------------------
 
 MEDIAPIPE = {  # RGB
     "oval": (10, 200, 10), "lips": (10, 180, 10), "right eye": (180, 200, 10), "right brow": (180, 220, 10),
@@ -229,7 +229,7 @@ def test_gaze_moves_the_pupils_alone(head):
         assert ((straight == MEDIAPIPE[name]).all(-1) == (left == MEDIAPIPE[name]).all(-1)).all()
 
 
-# InstantID
+# --- InstantID -------------------------------------------------------------------------------------------------------
 
 
 def test_instantid(head):
@@ -246,7 +246,7 @@ def test_instantid(head):
     assert five[0][0] < five[2][0] < five[1][0]
 
 
-# Surfaces
+# --- surfaces --------------------------------------------------------------------------------------------------------
 
 
 class Sphere:
@@ -302,6 +302,11 @@ def test_normals_are_unit_vectors(head):
     length = (image[0] * 2 - 1).norm(dim=0).numpy()[inside]
     assert np.median(length) == pytest.approx(1, abs=1e-3)
     assert length.max() < 1 + 1e-5
+
+
+@pytest.mark.parametrize("size", [32, 64, 512])
+def test_the_nearest_point_is_white_at_every_size(head, size):
+    assert control_image(None, "depth", size, head=head).max() == 1
 
 
 def test_depth_is_near_white(head):
@@ -383,7 +388,7 @@ def test_activation_is_the_level_where_a_unit_moves_most(head):
     assert (heat[0, head.vertices[:, 0] < -0.15] == 0).all()
 
 
-# All kinds
+# --- all kinds -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -428,7 +433,7 @@ def test_zero_is_identity(head, kind):
         assert torch.equal(control_image(aus, kind, 96, head=head), first)
 
 
-# Photos
+# --- photos ----------------------------------------------------------------------------------------------------------
 
 
 def test_without_units_the_photos_points_stay(head):
@@ -481,7 +486,7 @@ def test_rendered_parts_fit_the_photo(head):
     assert np.abs(eye - points[42:48].mean(0).numpy()[::-1]).max() < 4
 
 
-# Errors
+# --- errors ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
