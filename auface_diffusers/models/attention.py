@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
+
+
+class KeysValues(NamedTuple):
+    """What is attended to: normalized keys and values, each (B, M, H, W / H)."""
+
+    key: Tensor
+    value: Tensor
 
 
 class AttentionProcessor:
@@ -17,13 +24,11 @@ class AttentionProcessor:
     _parallel_config = None
 
     def __call__(
-        self, attn: Attention, x: Tensor, context: Tensor | None, mask: Tensor | None, rotation: Tensor | None
+        self, attn: Attention, x: Tensor, context: KeysValues | None, mask: Tensor | None, rotation: Tensor | None
     ) -> Tensor:
         """(B, N, W) to (B, N, W); see `Attention.forward`."""
-        source = x if context is None else context
         query = attn.norm_q(attn.to_q(x).unflatten(-1, (attn.heads, -1)))  # (B, N, H, W / H)
-        key = attn.norm_k(attn.to_k(source).unflatten(-1, (attn.heads, -1)))
-        value = attn.to_v(source).unflatten(-1, (attn.heads, -1))
+        key, value = attn.keys_values(x) if context is None else context
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
         query, key = query.to(value.dtype), key.to(value.dtype)
@@ -58,17 +63,22 @@ class Attention(nn.Module, AttentionModuleMixin):
         self.to_out = nn.Linear(width, width)
         self.set_processor(AttentionProcessor())  # type: ignore[arg-type] # the mixin lists diffusers' own
 
+    def keys_values(self, context: Tensor) -> KeysValues:
+        """Of a context (B, M, context_width); worth keeping where the same one is attended to again."""
+        key = self.norm_k(self.to_k(context).unflatten(-1, (self.heads, -1)))
+        return KeysValues(key, self.to_v(context).unflatten(-1, (self.heads, -1)))
+
     def forward(
-        self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None, rotation: Tensor | None = None
+        self, x: Tensor, context: KeysValues | None = None, mask: Tensor | None = None, rotation: Tensor | None = None
     ) -> Tensor:
         """Attend.
 
         Args:
             x: (B, N, W).
-            context: (B, M, context_width), or None for ``x`` itself.
+            context: of `keys_values`, or None for ``x`` itself.
             mask: (B, 1, 1, M), added to the scores: 0 to attend, very negative not to. Not a bool mask: the xformers
                 backend would add it as it is.
-            rotation: (N, W / H / 2) angles of `rotary_angles`, for self attention.
+            rotation: (2, N, 1, W / H / 2) of `rotation`, for self attention.
         """
         # the mixin's type is the union of every processor of diffusers
         attended: Tensor = cast(AttentionProcessor, self.processor)(self, x, context, mask, rotation)
@@ -88,8 +98,13 @@ def rotary_angles(side: int, head_width: int, device: torch.device | None = None
     return torch.cat([rows[:, None] * speed, columns[:, None] * speed], 1)
 
 
-def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn the pairs of numbers of (B, N, H, D) by angles (N, D / 2)."""
-    cos, sin = angles.cos()[:, None], angles.sin()[:, None]
+def rotation(angles: Tensor) -> Tensor:
+    """Cosines and sines (2, N, 1, D / 2) of angles (N, D / 2), for `rotate`."""
+    return torch.stack([angles.cos(), angles.sin()])[:, :, None]
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Turn the pairs of numbers of (B, N, H, D) by a `rotation` (2, N, 1, D / 2)."""
+    cos, sin = rotation
     first, second = x.float().chunk(2, -1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)

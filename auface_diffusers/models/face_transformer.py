@@ -7,18 +7,20 @@ W width, L text tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple, cast
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.attention import AttentionMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from auface_diffusers.anatomy import ATTRIBUTE_SIZE, STRUCTURE_CHANNELS
 from auface_diffusers.anatomy.identity import CODE_SIZE
-from auface_diffusers.models.attention import Attention, rotary_angles
+from auface_diffusers.models.attention import Attention, KeysValues, rotary_angles, rotation
 from auface_diffusers.models.checkpoints import SafetensorsOnly
 from auface_diffusers.models.structure_encoder import StructureFeatures
 
@@ -28,6 +30,20 @@ CONTEXT_TOKENS = 2
 """Tokens that an identity, and that attributes, are attended to with."""
 ALIGNMENT = 8
 """Contexts have a multiple of so many tokens: memory-efficient attention wants aligned masks."""
+
+
+class FaceConditions(NamedTuple):
+    """What `FaceTransformer` makes of everything but the codes: the same in all steps of a face.
+
+    Attributes:
+        features: (B, T, W) of the structure map. scales: (B, 6, W), how each block is modulated.
+        context: of each block, what it attends to. mask: (B, 1, 1, M), added to the scores of the context.
+    """
+
+    features: Tensor
+    scales: Tensor
+    context: tuple[KeysValues, ...]
+    mask: Tensor
 
 
 class FaceTransformer(SafetensorsOnly, ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin):
@@ -104,6 +120,50 @@ class FaceTransformer(SafetensorsOnly, ModelMixin, ConfigMixin, AttentionMixin, 
     def forward(
         self,
         codes: Tensor,
+        text: Tensor | None = None,
+        text_mask: Tensor | None = None,
+        embedding: Tensor | None = None,
+        structure: Tensor | None = None,
+        identity: Tensor | None = None,
+        attributes: Tensor | None = None,
+        dropped: Mapping[str, Tensor] | None = None,
+        conditions: FaceConditions | None = None,
+    ) -> Tensor:
+        """Logits (B, N, K) of every code slot.
+
+        Args:
+            codes: (B, N) int64 in 0..K, in the order of ``FaceTokenizer.encode(...).flatten(1)``; K is masked.
+            text, text_mask, embedding, structure, identity, attributes, dropped: see `encode_conditions`.
+            conditions: what `encode_conditions` returned for these faces, in place of all of them.
+
+        Raises:
+            ValueError: an unknown source in ``dropped``, a missing argument, or another shape of anything.
+        """
+        if conditions is None:
+            given = {"text": text, "text_mask": text_mask, "embedding": embedding}
+            given |= {"structure": structure, "identity": identity, "attributes": attributes}
+            there = {name: value for name, value in given.items() if value is not None}
+            if absent := given.keys() - there.keys():
+                names = ", ".join(sorted(absent))
+                raise ValueError(f"{names}: needed, or the conditions of encode_conditions in place of all")
+            conditions = self.encode_conditions(**there, dropped=dropped)
+        x = self._embed(codes)  # (B, T, W)
+        if len(x) != len(conditions.features):
+            raise ValueError(f"conditions of {len(conditions.features)} faces for the codes of {len(x)}")
+        x = x + conditions.features
+        angles = rotary_angles(self.config["grid_size"] // self.config["merge"], self.head_width, codes.device)
+        turned = rotation(angles)
+        for block, context in zip(self.blocks, conditions.context, strict=True):
+            inputs = (x, conditions.scales, context, conditions.mask, turned)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                x = self._gradient_checkpointing_func(block, *inputs)
+            else:
+                x = block(*inputs)
+        return self._logits(self.norm_out(x))
+
+    @apply_forward_hook  # without it, a model that is offloaded stays on the CPU
+    def encode_conditions(
+        self,
         text: Tensor,
         text_mask: Tensor,
         embedding: Tensor,
@@ -111,11 +171,10 @@ class FaceTransformer(SafetensorsOnly, ModelMixin, ConfigMixin, AttentionMixin, 
         identity: Tensor,
         attributes: Tensor,
         dropped: Mapping[str, Tensor] | None = None,
-    ) -> Tensor:
-        """Logits (B, N, K) of every code slot.
+    ) -> FaceConditions:
+        """Everything but the codes, once for all steps; with it, `forward` returns what it would without.
 
         Args:
-            codes: (B, N) int64 in 0..K, in the order of ``FaceTokenizer.encode(...).flatten(1)``; K is masked.
             text: (B, L, text_dim) hidden states. text_mask: (B, L), true or 1 where there is text.
             embedding: (B, text_dim) of the text.
             structure: (B, structure_channels, S, S), see ``anatomy.structure_map``.
@@ -125,31 +184,19 @@ class FaceTransformer(SafetensorsOnly, ModelMixin, ConfigMixin, AttentionMixin, 
         Raises:
             ValueError: an unknown source in ``dropped``, or another shape of anything.
         """
-        self._check(
-            len(codes),
-            text=text,
-            text_mask=text_mask,
-            embedding=embedding,
-            structure=structure,
-            identity=identity,
-            attributes=attributes,
-        )
-        gone = self._dropped(dropped, len(codes), codes.device)
-        x = self._embed(codes)  # (B, T, W)
+        rest = {"identity": identity, "attributes": attributes}
+        rest |= {"text": text, "text_mask": text_mask, "embedding": embedding}
+        self._check(rest | {"structure": structure})
+        gone = self._dropped(dropped, len(identity), identity.device)
         features = self.from_structure(self.structure(structure).flatten(2).transpose(1, 2))
-        x = x + torch.where(gone["structure"][:, None, None], self.missing["structure"], features)
-        context, mask, condition = self._condition(text, text_mask, embedding, identity, attributes, gone)
+        features = torch.where(gone["structure"][:, None, None], self.missing["structure"], features)
+        context, mask, condition = self._condition(**rest, gone=gone)
         scales = self.modulation(F.silu(condition)).unflatten(-1, (6, -1))  # (B, 6, W)
-        angles = rotary_angles(self.config["grid_size"] // self.config["merge"], self.head_width, codes.device)
-        for block in self.blocks:
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = self._gradient_checkpointing_func(block, x, scales, context, mask, angles)
-            else:
-                x = block(x, scales, context, mask, angles)
-        return self._logits(self.norm_out(x))
+        attended = tuple(cast(Block, block).cross.keys_values(context) for block in self.blocks)
+        return FaceConditions(features, scales, attended, mask)
 
-    def _check(self, batch: int, **given: Tensor) -> None:
-        config, length = self.config, given["text_mask"].shape[-1]
+    def _check(self, given: Mapping[str, Tensor]) -> None:
+        config, batch, length = self.config, len(given["identity"]), given["text_mask"].shape[-1]
         size = config["image_size"]
         wanted = {
             "text": (batch, length, config["text_dim"]),
@@ -159,9 +206,9 @@ class FaceTransformer(SafetensorsOnly, ModelMixin, ConfigMixin, AttentionMixin, 
             "identity": (batch, config["identity_dim"]),
             "attributes": (batch, config["attribute_dim"]),
         }
-        for name, shape in wanted.items():
-            if tuple(given[name].shape) != shape:
-                raise ValueError(f"{name} {tuple(given[name].shape)}: {shape} is needed")
+        for name, value in given.items():
+            if tuple(value.shape) != wanted[name]:
+                raise ValueError(f"{name} {tuple(value.shape)}: {wanted[name]} is needed")
 
     def _embed(self, codes: Tensor) -> Tensor:
         grid, groups, merge = self.config["grid_size"], self.config["code_groups"], self.config["merge"]
@@ -231,10 +278,10 @@ class Block(nn.Module):
         self.norm3 = nn.LayerNorm(width, elementwise_affine=False)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
 
-    def forward(self, x: Tensor, scales: Tensor, context: Tensor, mask: Tensor, angles: Tensor) -> Tensor:
-        """(B, T, W) to the same; ``scales`` (B, 6, W)."""
+    def forward(self, x: Tensor, scales: Tensor, context: KeysValues, mask: Tensor, turned: Tensor) -> Tensor:
+        """(B, T, W) to the same; ``scales`` (B, 6, W), ``turned`` as in `Attention.forward`."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (scales + self.table).unsqueeze(2).unbind(1)
-        x = x + (1 + gate1) * self.attention(self.norm1(x) * (1 + scale1) + shift1, rotation=angles)
+        x = x + (1 + gate1) * self.attention(self.norm1(x) * (1 + scale1) + shift1, rotation=turned)
         x = x + self.cross(self.norm2(x), context, mask)
         added: Tensor = x + (1 + gate2) * self.mlp(self.norm3(x) * (1 + scale2) + shift2)
         return added

@@ -167,12 +167,14 @@ class FacePipeline(StoredPipeline):
         codes, preview = codes.to(device), None
         editable = None if editable is None else editable.to(device)
         self.scheduler.set_timesteps(run.steps, **run.sampling)
+        encode: Any = self.transformer.encode_conditions
+        encoded = encode(**conditions.tensors, dropped=conditions.dropped)
         with self.progress_bar(total=run.steps) as bar:
             for step, timestep in enumerate(self.scheduler.timesteps):
                 if self.interrupt:
                     return preview
                 many = codes.repeat(len(conditions.weights), 1)
-                logits = self.transformer(many, **conditions.tensors, dropped=conditions.dropped)  # type: ignore[operator] # diffusers' mixins hide that it is a module
+                logits = self.transformer(many, conditions=encoded)  # type: ignore[operator] # diffusers' mixins hide that it is a module
                 logits = conditions.combine(logits)
                 codes, preview = self.scheduler.step(
                     logits, timestep, codes, generators, editable=editable, return_dict=False

@@ -8,7 +8,7 @@ from peft import LoraConfig
 from torch.nn import functional as F
 
 from auface_diffusers.anatomy import STRUCTURE_CHANNELS
-from auface_diffusers.models.attention import rotary_angles, rotate
+from auface_diffusers.models.attention import rotary_angles, rotate, rotation
 from auface_diffusers.models.face_transformer import SOURCES, FaceTransformer
 
 CODES = 20
@@ -136,6 +136,22 @@ def test_faces_of_a_batch_are_apart():
     torch.testing.assert_close(run(model, alone), run(model, inputs)[1:2], atol=1e-5, rtol=1e-5)
 
 
+def test_conditions_are_encoded_once_for_all_steps():
+    model = toy()
+    inputs = given(model)
+    dropped = {"text": torch.tensor([True, False, False]), "structure": torch.tensor([False, True, False])}
+    others = {name: value for name, value in inputs.items() if name != "codes"}
+    with torch.no_grad():
+        conditions = model.encode_conditions(**others, dropped=dropped)
+        used = []
+        model.structure.register_forward_hook(lambda *_: used.append("structure"))
+        for codes in (inputs["codes"], inputs["codes"].flip(0)):
+            seen = model(codes, conditions=conditions)
+            assert not used, "of the codes alone"
+            assert torch.equal(seen, model(codes, **others, dropped=dropped))
+            used.clear()
+
+
 def test_gradient_of_a_slot_comes_from_its_own_cell():
     """Without attention, blocks are apart: the logits of a slot depend on the codes of its M x M x G cell alone."""
     model = toy(grid_size=4, code_groups=2)
@@ -183,7 +199,7 @@ def test_learns_to_copy_codes_to_their_own_slots():
 
 
 def test_rotary_scores_depend_on_the_distance_alone():
-    angles = rotary_angles(4, 16)
+    angles = rotation(rotary_angles(4, 16))
     query, key = torch.randn(16).expand(1, 16, 1, 16), torch.randn(16).expand(1, 16, 1, 16)
     scores = torch.einsum("bnhd,bmhd->nm", rotate(query, angles), rotate(key, angles)).reshape(4, 4, 4, 4)
     torch.testing.assert_close(scores[0, 0, 1, 2], scores[2, 1, 3, 3])
@@ -257,7 +273,7 @@ def test_low_precision_keeps_the_places():
     )
     inputs = {k: v.to(torch.bfloat16) if v.is_floating_point() else v for k, v in given(model, 1).items()}
     run(model, inputs)
-    assert torch.equal(seen[0], rotary_angles(8, 16))
+    assert torch.equal(seen[0], rotation(rotary_angles(8, 16)))
 
 
 def test_lora_can_be_added(tmp_path):
@@ -306,6 +322,16 @@ def test_wrong_shapes_are_named(name, change):
     inputs = given(model)
     with pytest.raises(ValueError, match=rf"^{name} \(.*is needed"):
         model(**inputs | {name: change(inputs[name])})
+
+
+def test_missing_and_foreign_conditions_are_named():
+    model = toy()
+    inputs = given(model)
+    with pytest.raises(ValueError, match=r"^identity, text: needed, or the conditions of encode_cond"):
+        model(**{name: value for name, value in inputs.items() if name not in ("text", "identity")})
+    codes = inputs.pop("codes")
+    with pytest.raises(ValueError, match="conditions of 3 faces for the codes of 2"):
+        model(codes[:2], conditions=model.encode_conditions(**inputs))
 
 
 def test_unknown_source_and_sizes_are_named():

@@ -1,5 +1,6 @@
 """Saving and loading, dtypes, attention backends, and files that are refused."""
 
+import contextlib
 import importlib.util
 import json
 import shutil
@@ -205,18 +206,20 @@ def test_attention_backend(pipe, monkeypatch):
     assert pipe.set_attention("auto") == "native"
 
 
-@pytest.mark.parametrize("method", ["encode", "decode"])
-def test_offloaded_face_tokenizer_is_fetched(pipe, method):
+@pytest.mark.parametrize("method", ["encode", "decode", "encode_conditions"])
+def test_offloaded_models_are_fetched(pipe, method):
     moved = []
 
     class Hook:
         def pre_forward(self, module):
             moved.append(module)
 
-    pipe.face_tokenizer._hf_hook = Hook()
+    model = pipe.transformer if method == "encode_conditions" else pipe.face_tokenizer
+    model._hf_hook = Hook()
     inputs = {"encode": torch.rand(1, 3, 64, 64), "decode": torch.zeros(1, 8, 8, 2, dtype=torch.int64)}
-    getattr(pipe.face_tokenizer, method)(inputs[method])
-    assert moved == [pipe.face_tokenizer]
+    with contextlib.suppress(TypeError):  # nothing is given to the transformer
+        getattr(model, method)(*([inputs[method]] if method in inputs else []))
+    assert moved == [model]
 
 
 def test_importing_the_package_loads_no_torch():

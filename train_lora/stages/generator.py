@@ -235,9 +235,10 @@ class GeneratorStage:
         conditions = self._conditions(batch, [label["texts"]["anatomical"] for label in batch.labels])
         codes = torch.full_like(batch.codes, self.tokenizer.codebook_size)
         generators = [torch.Generator().manual_seed(row) for row in range(len(codes))]
+        encoded = model.encode_conditions(**conditions, dropped=self._left_out(batch.labels))
         self.scheduler.set_timesteps(steps)
         for timestep in self.scheduler.timesteps:
-            logits = model(codes, **conditions, dropped=self._left_out(batch.labels))
+            logits = model(codes, conditions=encoded)
             codes = self.scheduler.step(logits, timestep, codes, generators).prev_sample
         return self._paint(codes, batch)
 
