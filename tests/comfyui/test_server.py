@@ -25,7 +25,7 @@ from comfyui_auface.saying import negative
 pytestmark = pytest.mark.slow
 TWINS = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(Path(__file__).parent.glob("api/*.json"))}
 DOWNLOADS = {"08_au_controlnet_sd15"}
-"""Workflows of models that have to be downloaded: what is tested of them is in test_scoring.py."""
+"""Workflows of models that have to be downloaded: test_controlnet.py runs them with random weights."""
 CHECKOUTS = real_comfyui.checkouts()
 if not CHECKOUTS:
     warnings.warn(real_comfyui.MISSING, stacklevel=1)
