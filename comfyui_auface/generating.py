@@ -101,6 +101,10 @@ class Wish:
         return [self.seed + copy for _ in range(self.faces // self.copies) for copy in range(self.copies)]
 
 
+PREVIEWED = ("preview", "structure")
+"""What a preview is painted from."""
+
+
 def draw(pipe: VQAUFacePipeline, wish: Wish, callback: Any = None) -> VQAUFacePipelineOutput:  # noqa: ANN401 - as diffusers calls it
     """Draw the faces; ``callback`` is called after each step with ``preview``.
 
@@ -114,7 +118,7 @@ def draw(pipe: VQAUFacePipeline, wish: Wish, callback: Any = None) -> VQAUFacePi
         "num_inference_steps": wish.steps or None,
         "output_type": "pt",
         "callback_on_step_end": callback,
-        "callback_on_step_end_tensor_inputs": ("preview",),
+        "callback_on_step_end_tensor_inputs": PREVIEWED,
     }
     if wish.batch == "film" and wish.expression and not wish.prompt.strip():
         return pipe.sequence(list(wish.expression), seed=wish.seed, **options)

@@ -218,13 +218,13 @@ class Progress:
         mm.throw_exception_if_processing_interrupted()
         now, picture = time.monotonic(), None
         if now - self.shown >= PREVIEW_S and self.done < self.total:
-            picture, self.shown = preview(pipe, tensors["preview"]), now
+            picture, self.shown = preview(pipe, tensors["preview"], tensors["structure"]), now
         self.bar.update_absolute(self.done, self.total, picture)
         return {}
 
 
-def preview(pipe, codes: torch.Tensor) -> tuple[str, Image.Image, int]:
-    """The first of the faces (B, N) as `ProgressBar` takes it."""
-    image = pipe.decode(codes[:1])[0]  # (3, S, S)
+def preview(pipe, codes: torch.Tensor, structure: torch.Tensor | None) -> tuple[str, Image.Image, int]:
+    """The first of the faces (B, N), and of their maps, as `ProgressBar` takes it."""
+    image = pipe.decode(codes[:1], None if structure is None else structure[:1])[0]  # (3, S, S)
     pixels = (image.permute(1, 2, 0) * 255).clamp(0, 255).round().byte().cpu().numpy()
     return "JPEG", Image.fromarray(pixels), max(image.shape[1:])

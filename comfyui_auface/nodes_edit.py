@@ -94,7 +94,7 @@ class AUFaceEdit(io.ComfyNode):
                 num_inference_steps=steps or None,
                 seed=[seed] * count,
                 callback_on_step_end=models.Progress(cls, rounds),
-                callback_on_step_end_tensor_inputs=("preview",),
+                callback_on_step_end_tensor_inputs=generating.PREVIEWED,
             )
         shown = generating.used(out.aus)
         say(cls, "\n".join([str(shown), *notes]))

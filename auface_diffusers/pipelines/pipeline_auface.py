@@ -65,7 +65,8 @@ class VQAUFacePipeline(FacePipeline):
         return_dict: False returns ``(images,)``.
         callback_on_step_end: called as ``f(pipe, step, timestep, tensors)`` after each step of each chunk; may
             return ``{"codes": ...}`` to go on with, and set ``pipe._interrupt = True`` to stop.
-        callback_on_step_end_tensor_inputs: what it is given: "codes" (B, N) with masks, "preview" without.
+        callback_on_step_end_tensor_inputs: what it is given: "codes" (B, N) with masks, "preview" without, "structure"
+            (B, K, S, S) or None; ``pipe.decode(preview, structure)`` is what the faces look like so far.
 
     Raises:
         ValueError: an argument is out of range, batch sizes differ, or prompt and aus disagree.

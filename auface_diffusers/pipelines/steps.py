@@ -62,7 +62,7 @@ class Drawn(NamedTuple):
 class FacePipeline(StoredPipeline):
     """The steps that `VQAUFacePipeline` and `VQAUFaceEditPipeline` share; for the arguments see `StoredPipeline`."""
 
-    _callback_tensor_inputs = ["codes", "preview"]
+    _callback_tensor_inputs = ["codes", "preview", "structure"]
 
     @property
     def interrupt(self) -> bool:
@@ -151,13 +151,20 @@ class FacePipeline(StoredPipeline):
         return torch.full((batch, height * width * groups), self.transformer.mask_token_id)
 
     def denoise(
-        self, codes: Tensor, conditions: Conditions, noise: Sequence[int], run: Run, editable: Tensor | None = None
+        self,
+        codes: Tensor,
+        conditions: Conditions,
+        noise: Sequence[int],
+        run: Run,
+        editable: Tensor | None = None,
+        structure: Tensor | None = None,
     ) -> Tensor | None:
         """Reveal masked codes step by step.
 
         Args:
             codes: (B, N) int64, masked where ``editable`` (B, N) bool says so; None is everywhere.
             conditions: of the B faces. noise: B seeds. run: the settings.
+            structure: (B, K, S, S) or None, what `decode` is going to be given, for the callback.
 
         Returns:
             Codes (B, N) without masks; after an interrupt a preview, or None if there was no step before it.
@@ -180,7 +187,7 @@ class FacePipeline(StoredPipeline):
                     logits, timestep, codes, generators, editable=editable, return_dict=False
                 )
                 if run.callback is not None:
-                    values = {"codes": codes, "preview": preview}
+                    values = {"codes": codes, "preview": preview, "structure": structure}
                     given = {name: values[name] for name in run.callback_inputs}
                     codes = (run.callback(self, step, int(timestep), given) or {}).get("codes", codes)
                 bar.update()
@@ -214,12 +221,12 @@ class FacePipeline(StoredPipeline):
                 slots = editable[begin:end]
                 start = codes[begin:end].masked_fill(slots, self.transformer.mask_token_id)
             found: Tensor | None = start
+            guide = structure if run.guidance.structure_guidance_scale else None
             if slots is None or slots.any():
                 conditions = self.prepare_conditions(some, structure, run.guidance)
-                found = self.denoise(start, conditions, some.noise, run, slots)
+                found = self.denoise(start, conditions, some.noise, run, slots, guide)
             if found is None:
                 return None
-            guide = structure if run.guidance.structure_guidance_scale else None
             images = torch.empty(0) if output_type == "latent" else self.decode(found, guide)
             return Drawn(found.cpu(), images, structure.cpu())
 

@@ -90,6 +90,7 @@ class Called:
 
     def __call__(self, pipe, step, timestep, tensors):
         self.previews.append(tensors["preview"])
+        self.structure = tensors["structure"]
         return {}
 
 
@@ -98,6 +99,7 @@ def test_the_callback_gets_previews_in_as_many_rounds_as_are_told(pipe):
         called = Called()
         draw(pipe, wish(**changes), called)
         assert len(called.previews) == wish(**changes).rounds * pipe.config["num_inference_steps"]
+        assert called.structure is not None
         assert called.previews[0].max() < pipe.transformer.mask_token_id
 
 

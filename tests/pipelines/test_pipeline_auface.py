@@ -259,6 +259,21 @@ def test_callback_sees_and_changes_every_step(pipe):
     assert not codes(pipe, SURPRISE, callback_on_step_end=change).any()
 
 
+def test_a_callback_can_paint_what_is_there(pipe):
+    seen = []
+
+    def look(owner, step, timestep, tensors):
+        seen.append(owner.decode(tensors["preview"], tensors["structure"]))
+
+    watched = {"callback_on_step_end": look, "callback_on_step_end_tensor_inputs": ["preview", "structure"]}
+    watched |= {**BASE, "output_type": "pt"}
+    drawn = pipe(SURPRISE, **watched).images
+    assert not torch.equal(seen[0], drawn)
+    assert torch.equal(seen[-1], drawn)
+    pipe(SURPRISE, **watched, structure_guidance_scale=0.0)
+    assert len(seen) == 6, "without a map, too"
+
+
 def test_interrupt_stops_within_a_step_and_leaves_nothing_behind(pipe):
     steps = []
 
