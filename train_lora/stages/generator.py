@@ -222,9 +222,9 @@ class GeneratorStage:
         }
 
     def _to(self, device: torch.device) -> None:
-        if self.text.device != device:
-            self.text.to(device)
-            self.tokenizer.to(device)
+        for model in (self.text, self.tokenizer):  # the text model may be there already: the loop moves what it trains
+            if model.device != device:
+                model.to(device)
 
     @torch.no_grad()
     def draw(self, model: FaceTransformer, batch: PreparedBatch, steps: int = SHEET_STEPS) -> Tensor:
