@@ -197,7 +197,7 @@ class AUEstimator(SafetensorsOnly, ModelMixin, ConfigMixin):
         """
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold {threshold:g} is outside 0..1")
-        shown = (output.presence >= threshold) & self.covered
+        shown = (output.presence >= threshold) & self.covered.to(output.presence.device)
         levels = torch.where(shown, output.level.detach(), torch.zeros_like(output.level)).tolist()
         return [AUSet.from_vector([round(x, 2) for x in row], self.channels) for row in levels]
 
