@@ -60,6 +60,8 @@ class SecondTensor(torch.Tensor):
 
 
 def _run(call, args, kwargs):
+    if call is aten._has_compatible_shallow_copy_type.default:
+        return False
     leaves = tree_leaves((args, kwargs))
     here = {id(one.inner): one for one in leaves if isinstance(one, SecondTensor)}
     there = [one for one in leaves if isinstance(one, torch.Tensor) and not isinstance(one, SecondTensor) and one.ndim]

@@ -56,6 +56,14 @@ def copy_folder(custom_nodes):
         shutil.copytree(ROOT / one, custom_nodes / "comfyui_auface" / one)
 
 
+def clone_with_second_device(custom_nodes):
+    """As `clone`, on a ComfyUI whose models and pictures are not on the CPU: see second_device_node."""
+    clone(custom_nodes)
+    folder = custom_nodes / "second_device_node"
+    shutil.copytree(ROOT / "tests" / "comfyui" / "second_device_node", folder, ignore=_ignored)
+    shutil.copy2(ROOT / "tests" / "second_device.py", folder)
+
+
 def hide(folder, packages):
     """A folder that hides packages from the Python that has it on its path: they are as if not installed."""
     folder.mkdir()
