@@ -21,7 +21,7 @@ from train_lora.data.prepare import prepare
 from train_lora.data.prepare_config import PrepareConfig
 from train_lora.data.quality import QualityConfig
 
-SHORT, LONG = 256, 1024
+SHORT, LONG = 1024, 3072
 SIDE = 512
 SCORES = ("0", "12E", "1C+2C", "4D", "6C+12D", "26D", "15C+17C", "43E")
 
