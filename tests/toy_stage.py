@@ -140,8 +140,8 @@ def killed(kills, seed, steps, command):
     return {"kills": done, "status": os.waitpid(forked(lambda: main(command)), 0)[1]}
 
 
-def by_several(processes, port, environment, action):
-    """``action(rank)`` in several processes that know of each other, without the launcher; the worst exit status."""
+def several(processes, port, environment, action):
+    """Start ``action(rank)`` in several processes that know of each other, without the launcher; their numbers."""
 
     def one(rank):
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
@@ -149,8 +149,37 @@ def by_several(processes, port, environment, action):
         os.environ |= dict(environment)
         return action(rank) or 0
 
-    children = [forked(lambda rank=rank: one(rank)) for rank in range(processes)]
+    return [forked(lambda rank=rank: one(rank)) for rank in range(processes)]
+
+
+def by_several(processes, port, environment, action):
+    """``action(rank)`` in several processes to its end; the worst exit status."""
+    children = several(processes, port, environment, action)
     return {"status": max(os.waitpid(child, 0)[1] for child in children)}
+
+
+def killed_together(processes, kills, seed, steps, command, environment=()):
+    """A command by several processes, killed at random steps and moments, and at last run to its end.
+
+    Every other time a single one is killed: then the rest has to end by itself, and not by success.
+    """
+    from train_lora.__main__ import main
+
+    rng = random.Random(seed)
+    log = Path(next(part for part in command if part.startswith("out=")).removeprefix("out=")) / "log.jsonl"
+    statuses = []
+    for number, target in enumerate(sorted(rng.sample(range(1, steps), kills))):
+        children = several(processes, free_port(), environment, lambda rank: main(command))
+        while last_step(log) < target:
+            time.sleep(0.001)
+            assert all(os.waitpid(child, os.WNOHANG) == (0, 0) for child in children), "one ended before it was killed"
+        time.sleep(rng.random() * 0.03)
+        for child in children if number % 2 else [rng.choice(children)]:
+            os.kill(child, signal.SIGKILL)
+        statuses.append(min(os.waitpid(child, 0)[1] for child in children))
+    return {"kills": len(statuses), "survived": statuses.count(0)} | commanded(
+        processes, free_port(), command, environment
+    )
 
 
 def shared(processes, port, out, values, environment=()):
@@ -187,7 +216,13 @@ def crowded(out, room):
     return {"status": os.waitstatus_to_exitcode(os.waitpid(forked(one), 0)[1])}
 
 
-JOBS = {"killed": killed, "shared": shared, "commanded": commanded, "crowded": crowded}
+JOBS = {
+    "killed": killed,
+    "killed together": killed_together,
+    "shared": shared,
+    "commanded": commanded,
+    "crowded": crowded,
+}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

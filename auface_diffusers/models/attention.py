@@ -24,11 +24,18 @@ class AttentionProcessor:
     _parallel_config = None
 
     def __call__(
-        self, attn: Attention, x: Tensor, context: KeysValues | None, mask: Tensor | None, rotation: Tensor | None
+        self,
+        attn: Attention,
+        x: Tensor,
+        context: Tensor | KeysValues | None,
+        mask: Tensor | None,
+        rotation: Tensor | None,
     ) -> Tensor:
         """(B, N, W) to (B, N, W); see `Attention.forward`."""
         query = attn.norm_q(attn.to_q(x).unflatten(-1, (attn.heads, -1)))  # (B, N, H, W / H)
-        key, value = attn.keys_values(x) if context is None else context
+        if not isinstance(context, KeysValues):
+            context = attn.keys_values(x if context is None else context)
+        key, value = context
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
         query, key = query.to(value.dtype), key.to(value.dtype)
@@ -69,13 +76,17 @@ class Attention(nn.Module, AttentionModuleMixin):
         return KeysValues(key, self.to_v(context).unflatten(-1, (self.heads, -1)))
 
     def forward(
-        self, x: Tensor, context: KeysValues | None = None, mask: Tensor | None = None, rotation: Tensor | None = None
+        self,
+        x: Tensor,
+        context: Tensor | KeysValues | None = None,
+        mask: Tensor | None = None,
+        rotation: Tensor | None = None,
     ) -> Tensor:
         """Attend.
 
         Args:
             x: (B, N, W).
-            context: of `keys_values`, or None for ``x`` itself.
+            context: (B, M, context_width), what `keys_values` made of it, or None for ``x`` itself.
             mask: (B, 1, 1, M), added to the scores: 0 to attend, very negative not to. Not a bool mask: the xformers
                 backend would add it as it is.
             rotation: (2, N, 1, W / H / 2) of `rotation`, for self attention.

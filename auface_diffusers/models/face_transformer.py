@@ -37,13 +37,15 @@ class FaceConditions(NamedTuple):
 
     Attributes:
         features: (B, T, W) of the structure map. scales: (B, 6, W), how each block is modulated.
-        context: of each block, what it attends to. mask: (B, 1, 1, M), added to the scores of the context.
+        context: (B, M, W), attended to. mask: (B, 1, 1, M), added to its scores.
+        attended: of each block, the keys and values of the context; empty if a block is to make them itself.
     """
 
     features: Tensor
     scales: Tensor
-    context: tuple[KeysValues, ...]
+    context: Tensor
     mask: Tensor
+    attended: tuple[KeysValues, ...] = ()
 
 
 class FaceTransformer(SafetensorsOnly, ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin):
@@ -146,14 +148,15 @@ class FaceTransformer(SafetensorsOnly, ModelMixin, ConfigMixin, AttentionMixin, 
             if absent := given.keys() - there.keys():
                 names = ", ".join(sorted(absent))
                 raise ValueError(f"{names}: needed, or the conditions of encode_conditions in place of all")
-            conditions = self.encode_conditions(**there, dropped=dropped)
+            conditions = self._encode(there, dropped)
         x = self._embed(codes)  # (B, T, W)
         if len(x) != len(conditions.features):
             raise ValueError(f"conditions of {len(conditions.features)} faces for the codes of {len(x)}")
         x = x + conditions.features
         angles = rotary_angles(self.config["grid_size"] // self.config["merge"], self.head_width, codes.device)
         turned = rotation(angles)
-        for block, context in zip(self.blocks, conditions.context, strict=True):
+        attended = conditions.attended or (conditions.context,) * len(self.blocks)
+        for block, context in zip(self.blocks, attended, strict=True):
             inputs = (x, conditions.scales, context, conditions.mask, turned)
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 x = self._gradient_checkpointing_func(block, *inputs)
@@ -184,31 +187,37 @@ class FaceTransformer(SafetensorsOnly, ModelMixin, ConfigMixin, AttentionMixin, 
         Raises:
             ValueError: an unknown source in ``dropped``, or another shape of anything.
         """
-        rest = {"identity": identity, "attributes": attributes}
-        rest |= {"text": text, "text_mask": text_mask, "embedding": embedding}
-        self._check(rest | {"structure": structure})
-        gone = self._dropped(dropped, len(identity), identity.device)
-        features = self.from_structure(self.structure(structure).flatten(2).transpose(1, 2))
+        given = {"text": text, "text_mask": text_mask, "embedding": embedding}
+        given |= {"structure": structure, "identity": identity, "attributes": attributes}
+        encoded = self._encode(given, dropped)
+        attended = (cast(Block, block).cross.keys_values(encoded.context) for block in self.blocks)
+        return encoded._replace(attended=tuple(attended))
+
+    def _encode(self, given: Mapping[str, Tensor], dropped: Mapping[str, Tensor] | None) -> FaceConditions:
+        """Without keys and values: they are the blocks' own work, whose weights FSDP gathers in their turn."""
+        self._check(given)
+        gone = self._dropped(dropped, len(given["identity"]), given["identity"].device)
+        features = self.from_structure(self.structure(given["structure"]).flatten(2).transpose(1, 2))
         features = torch.where(gone["structure"][:, None, None], self.missing["structure"], features)
+        rest = {name: value for name, value in given.items() if name != "structure"}
         context, mask, condition = self._condition(**rest, gone=gone)
         scales = self.modulation(F.silu(condition)).unflatten(-1, (6, -1))  # (B, 6, W)
-        attended = tuple(cast(Block, block).cross.keys_values(context) for block in self.blocks)
-        return FaceConditions(features, scales, attended, mask)
+        return FaceConditions(features, scales, context, mask)
 
     def _check(self, given: Mapping[str, Tensor]) -> None:
         config, batch, length = self.config, len(given["identity"]), given["text_mask"].shape[-1]
         size = config["image_size"]
         wanted = {
+            "identity": (batch, config["identity_dim"]),
             "text": (batch, length, config["text_dim"]),
             "text_mask": (batch, length),
             "embedding": (batch, config["text_dim"]),
             "structure": (batch, config["structure_channels"], size, size),
-            "identity": (batch, config["identity_dim"]),
             "attributes": (batch, config["attribute_dim"]),
         }
-        for name, value in given.items():
-            if tuple(value.shape) != wanted[name]:
-                raise ValueError(f"{name} {tuple(value.shape)}: {wanted[name]} is needed")
+        for name, shape in wanted.items():
+            if tuple(given[name].shape) != shape:
+                raise ValueError(f"{name} {tuple(given[name].shape)}: {shape} is needed")
 
     def _embed(self, codes: Tensor) -> Tensor:
         grid, groups, merge = self.config["grid_size"], self.config["code_groups"], self.config["merge"]
@@ -278,8 +287,8 @@ class Block(nn.Module):
         self.norm3 = nn.LayerNorm(width, elementwise_affine=False)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
 
-    def forward(self, x: Tensor, scales: Tensor, context: KeysValues, mask: Tensor, turned: Tensor) -> Tensor:
-        """(B, T, W) to the same; ``scales`` (B, 6, W), ``turned`` as in `Attention.forward`."""
+    def forward(self, x: Tensor, scales: Tensor, context: Tensor | KeysValues, mask: Tensor, turned: Tensor) -> Tensor:
+        """(B, T, W) to the same; ``scales`` (B, 6, W), ``context`` and ``turned`` as in `Attention.forward`."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (scales + self.table).unsqueeze(2).unbind(1)
         x = x + (1 + gate1) * self.attention(self.norm1(x) * (1 + scale1) + shift1, rotation=turned)
         x = x + self.cross(self.norm2(x), context, mask)

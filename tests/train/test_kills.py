@@ -18,6 +18,12 @@ from train_lora.__main__ import main
 ROOT = Path(__file__).parents[2]
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
 STEPS = 24
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+}
 TRAIN = f"""
 [train]
 steps = {STEPS}
@@ -64,6 +70,17 @@ def rows(out):
     return [{name: value for name, value in line.items() if name != "samples_per_second"} for line in lines]
 
 
+def assert_the_same_run(killed, whole):
+    assert rows(killed) == rows(whole)
+    assert sum(any(name.startswith("loss_") for name in row) for row in rows(killed)) == STEPS
+    ours, theirs = files(killed), files(whole)
+    assert ours.keys() == theirs.keys()
+    assert ours
+    for name, values in theirs.items():
+        assert values.keys() == ours[name].keys()
+        assert all(torch.equal(value, ours[name][key]) for key, value in values.items())
+
+
 @pytest.fixture(scope="module")
 def configs(faces, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kills")
@@ -90,11 +107,22 @@ def test_killed_ten_times_it_ends_the_same(configs, tmp_path, stage):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1]) == [{"kills": 10, "status": 0}]
-    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
-    assert sum(any(name.startswith("loss_") for name in row) for row in rows(tmp_path / "killed")) == STEPS
-    killed, whole = files(tmp_path / "killed"), files(tmp_path / "whole")
-    assert killed.keys() == whole.keys()
-    assert killed
-    for name, values in whole.items():
-        assert values.keys() == killed[name].keys()
-        assert all(torch.equal(value, killed[name][key]) for key, value in values.items())
+    assert_the_same_run(tmp_path / "killed", tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["copies", "shards"])
+def test_two_processes_killed_ten_times_end_the_same(configs, tmp_path, how):
+    """Both at once, and one of them: the other ends then, and does not wait for ever."""
+    environment = list({"copies": {}, "shards": FSDP}[how].items())
+    commands = {
+        name: ["generator", str(configs / "generator.toml"), f"out={tmp_path / name}"] for name in ("whole", "killed")
+    }
+    jobs = [["commanded", 2, toy_stage.free_port(), commands["whole"], environment]]
+    jobs += [["killed together", 2, 10, 7, STEPS, commands["killed"], environment]]
+    done = subprocess.run(
+        [sys.executable, toy_stage.__file__, json.dumps(jobs)], env=ALONE, timeout=900, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == [{"status": 0}, {"kills": 10, "survived": 0, "status": 0}]
+    assert_the_same_run(tmp_path / "killed", tmp_path / "whole")

@@ -235,10 +235,9 @@ class GeneratorStage:
         conditions = self._conditions(batch, [label["texts"]["anatomical"] for label in batch.labels])
         codes = torch.full_like(batch.codes, self.tokenizer.codebook_size)
         generators = [torch.Generator().manual_seed(row) for row in range(len(codes))]
-        encoded = model.encode_conditions(**conditions, dropped=self._left_out(batch.labels))
         self.scheduler.set_timesteps(steps)
-        for timestep in self.scheduler.timesteps:
-            logits = model(codes, conditions=encoded)
+        for timestep in self.scheduler.timesteps:  # not by encode_conditions: only `forward` gathers a model in shards
+            logits = model(codes, **conditions, dropped=self._left_out(batch.labels))
             codes = self.scheduler.step(logits, timestep, codes, generators).prev_sample
         return self._paint(codes, batch)
 
