@@ -16,8 +16,7 @@ from auface_diffusers.anatomy.control_draw import Canvas
 from auface_diffusers.anatomy.control_points import Size
 from auface_diffusers.anatomy.control_surface import View
 from auface_diffusers.anatomy.control_view import CameraView, PhotoView, Points
-from auface_diffusers.anatomy.head import HeadMesh, HeadModel
-from auface_diffusers.facs import AUSet
+from auface_diffusers.anatomy.head import HeadMesh, HeadModel, Scores
 
 MAX_SIZE = 8192
 NECK_DEPTH = 0.15
@@ -67,7 +66,7 @@ KINDS = tuple(_KINDS)
 
 @torch.no_grad()
 def control_image(
-    aus: AUSet | Sequence[AUSet] | Tensor | None,
+    aus: Scores,
     kind: str = "openpose",
     size: int | tuple[int, int] = 512,
     *,
@@ -80,7 +79,7 @@ def control_image(
 ) -> Tensor:
     """Draw what a control model reads, for a face that does ``aus``.
 
-        >>> control_image(AUSet.parse("12D+6C"), "mediapipe_face", size=512).shape
+        >>> control_image("12D+6C", "mediapipe_face", size=512).shape
         torch.Size([1, 3, 512, 512])
 
     Kinds, each with the pixels of the tool that made its model's training images:
@@ -95,7 +94,8 @@ def control_image(
     - ``heatmap``: where the units act, yellow for a trace to red for the full action, on a grey head.
 
     Args:
-        aus: one score, one a head, or levels (B, C) in 0..5; they are drawn as they are: see `facs.resolve`.
+        aus: one score (an `AUSet`, or codes such as "1C+L12B"), one a head, or levels (B, C) in 0..5; they are drawn
+            as they are: see `facs.resolve`.
         kind: one of `KINDS`.
         size: height and width in pixels, or (H, W).
         identity, pose, gaze: as in `HeadModel.forward`.
@@ -120,7 +120,7 @@ def control_image(
 
 @torch.no_grad()
 def pose_keypoints(
-    aus: AUSet | Sequence[AUSet] | Tensor | None,
+    aus: Scores,
     size: int | tuple[int, int] = 512,
     *,
     identity: int | Sequence[int] | Tensor | None = None,
@@ -148,7 +148,7 @@ def pose_keypoints(
 
 
 def _scene(
-    aus: AUSet | Sequence[AUSet] | Tensor | None,
+    aus: Scores,
     size: int | tuple[int, int],
     identity: int | Sequence[int] | Tensor | None,
     pose: Angles,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ from auface_diffusers.facs.levels import LEVEL_WEIGHTS, MAX_LEVEL
 MAX_ANGLE = 90.0
 NECK_PIVOT = (0.0, -0.95, -0.55)
 """Point about which the head turns, dm: the top of the spine."""
+Scores: TypeAlias = AUSet | str | Sequence[AUSet | str] | Tensor | None
+"""What heads show, see `HeadModel.forward`."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class HeadModel(nn.Module):
     """A head with one shape a (unit, side), built from MakeHuman's CC0 data.
 
         >>> head = HeadModel.from_default()
-        >>> mesh = head(identity=7, aus=AUSet.parse("12D+6C"))
+        >>> mesh = head(identity=7, aus="12D+6C")
         >>> mesh.landmarks68.shape
         torch.Size([1, 68, 3])
 
@@ -113,7 +116,7 @@ class HeadModel(nn.Module):
     def forward(
         self,
         identity: int | Sequence[int] | Tensor | None = None,
-        aus: AUSet | Sequence[AUSet] | Tensor | None = None,
+        aus: Scores = None,
         *,
         pose: Tensor | Sequence[float] | None = None,
         gaze: Tensor | Sequence[float] | None = None,
@@ -122,7 +125,8 @@ class HeadModel(nn.Module):
 
         Args:
             identity: seed, seeds, or codes (B, 46); None is the average head. See `identity_codes`.
-            aus: one score, one a head, or levels (B, C) in 0..5 in the order of ``units.channels``; None is neutral.
+            aus: one score (an `AUSet`, or codes such as "1C+L12B"), one a head, or levels (B, C) in 0..5 in the order
+                of ``units.channels``; None is neutral.
             pose: (B, 3) or 3 numbers, degrees: yaw to the person's left, pitch up, roll to the person's left shoulder;
                 added to what units 51-56 turn.
             gaze: (B, 2) or 2 numbers, degrees: yaw to the person's left, pitch up; added to what units 61-66 turn.
@@ -172,7 +176,7 @@ class HeadModel(nn.Module):
         moved: Tensor = (weights @ self.basis).unflatten(1, (-1, 3))
         return self.vertices + moved
 
-    def levels(self, aus: AUSet | Sequence[AUSet] | Tensor | None) -> Tensor:
+    def levels(self, aus: Scores) -> Tensor:
         """Levels (B, C) of scores, checked. Raises `ValueError` as `forward` does."""
         if isinstance(aus, Tensor):
             levels = aus if aus.ndim == 2 else aus[None]
@@ -182,8 +186,8 @@ class HeadModel(nn.Module):
             if bad.any():
                 raise ValueError(f"level {levels[bad][0]:g}: levels lie in 0..5 (0 = absent, 1..5 = A..E)")
             return levels.to(self.vertices)
-        sets = [AUSet()] if aus is None else [aus] if isinstance(aus, AUSet) else list(aus)
-        return torch.tensor([one.vector() for one in sets]).to(self.vertices)
+        sets = [AUSet()] if aus is None else [aus] if isinstance(aus, AUSet | str) else list(aus)
+        return torch.tensor([_score(one).vector() for one in sets]).to(self.vertices)
 
     def weights(self, levels: Tensor) -> Tensor:
         """Shape weights in [0, 1] of levels in 0..5: `facs.level_to_weight`, differentiable."""
@@ -251,6 +255,14 @@ def rotation_matrix(angles: Tensor) -> Tensor:
     about_x = matrix([[one, zero, zero], [zero, cp, sp], [zero, -sp, cp]])
     about_z = matrix([[cr, sr, zero], [-sr, cr, zero], [zero, zero, one]])
     return about_y @ about_x @ about_z
+
+
+def _score(one: AUSet | str) -> AUSet:
+    if isinstance(one, str):
+        return AUSet.parse(one)
+    if not isinstance(one, AUSet):
+        raise ValueError(f'aus {one!r}: give an AUSet, or codes such as "1C+L12B"')
+    return one
 
 
 def _angles(angles: Tensor | Sequence[float] | None, count: int, name: str) -> Tensor:

@@ -27,7 +27,7 @@ from auface_diffusers.anatomy.hair import (
     sheet_normals,
     shoulder_sheets,
 )
-from auface_diffusers.anatomy.head import HeadMesh, HeadModel
+from auface_diffusers.anatomy.head import HeadMesh, HeadModel, Scores
 from auface_diffusers.anatomy.identity import identity_codes
 from auface_diffusers.anatomy.looks import Looks, encode, gather
 from auface_diffusers.anatomy.people import person_seed, sample_look
@@ -35,7 +35,7 @@ from auface_diffusers.anatomy.raster import Fragments, rasterize
 from auface_diffusers.anatomy.render_tables import CLOTHES, EYES, HAIR, PARTS, SKIN, TEETH, TONGUE, fixed
 from auface_diffusers.anatomy.vectors import unit
 from auface_diffusers.anatomy.wrinkles import compose, shrink_for
-from auface_diffusers.facs import AUSet, units
+from auface_diffusers.facs import units
 from auface_diffusers.facs.levels import LEVEL_WEIGHTS, MAX_LEVEL
 
 
@@ -55,7 +55,7 @@ class Rendering:
 
 def render_faces(
     head: HeadModel,
-    aus: AUSet | Sequence[AUSet] | Tensor | None = None,
+    aus: Scores = None,
     identity: int | Sequence[int] | Tensor | None = None,
     size: int = 256,
     seed: int = 0,

@@ -273,6 +273,8 @@ def test_identities_differ_and_repeat(head):
 def test_batches_broadcast(head):
     aus = [AUSet.parse("12C"), AUSet.parse("4E")]
     both = head(5, aus)
+    assert torch.equal(head(5, ["12C", aus[1]]).vertices, both.vertices)
+    assert torch.equal(head(5, "12C").vertices, head(5, aus[0]).vertices)
     for index, one in enumerate(aus):
         assert torch.allclose(both.vertices[index], head(5, one).vertices[0], atol=1e-6)
     assert both.normals.norm(dim=-1).sub(1).abs().max() < 1e-4
@@ -312,6 +314,8 @@ LEVELS = torch.zeros(1, len(units.channels))
         ({"aus": LEVELS + 6}, "levels"),
         ({"aus": LEVELS - math.nan}, "levels"),
         ({"aus": AUSet.parse("U12C")}, "side"),
+        ({"aus": "12Q"}, "12Q"),
+        ({"aus": [12]}, "aus 12: give an AUSet, or codes"),
     ],
 )
 def test_bad_input_is_refused(head, arguments, message):
