@@ -22,19 +22,21 @@ DOMINANCE = 2
 _NONE: frozenset[Key] = frozenset()
 
 
-def resolve(aus: AUSet, *, strict: bool = False) -> Resolution:
+def resolve(aus: AUSet | str, *, strict: bool = False) -> Resolution:
     """Apply the interaction rules to a score.
 
     Deterministic, independent of the order of units, idempotent, mirror-symmetric, and monotone: raising a unit's
     level never lowers what is left of it. Every unit of ``aus`` is in ``effective`` or in a hit of the trace.
 
     Args:
-        aus: the score, levels 0..5.
+        aus: the score, levels 0..5, or codes such as "1C+L12B".
         strict: raise instead of keeping the stronger of units that exclude each other (class X).
 
     Raises:
         ConflictError: with ``strict``, naming the rules and units.
+        NotationError: codes that are none.
     """
+    aus = AUSet.parse(aus) if isinstance(aus, str) else aus
     table = rules()
     work = _Work(aus, table)
     while work.drop_once():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from auface_diffusers.facs import AUSet, ConflictError, resolve, units
+from auface_diffusers.facs import AUSet, ConflictError, NotationError, resolve, units
 from auface_diffusers.facs.interactions import rules
 
 # rule, score in which it fires, action, effective score then, score in which it does not fire
@@ -195,3 +195,9 @@ def test_the_trace_is_plain_data():
     assert fallen["aus"] == ["24C", "25B"]
     assert fallen["dropped"] == ["25B"]
     assert resolve(AUSet.parse("24C+25B")).dropped == AUSet.parse("25B")
+
+
+def test_codes_are_resolved_as_their_score_is():
+    assert resolve("12C+15D") == resolve(AUSet.parse("12C+15D"))
+    with pytest.raises(NotationError, match="12Q"):
+        resolve("12Q")
