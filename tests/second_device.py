@@ -25,14 +25,17 @@ class SecondTensor(torch.Tensor):
     inner: torch.Tensor
 
     @staticmethod
-    def __new__(cls, inner):
+    def __new__(cls, inner, requires_grad=False):
+        if inner.device.type == "meta":  # accelerate makes a parameter anew, of the class that it had
+            return torch.nn.Parameter(inner, requires_grad)
         layout = {"strides": inner.stride(), "storage_offset": inner.storage_offset()}
         return torch.Tensor._make_wrapper_subclass(
             cls, inner.shape, dtype=inner.dtype, device=torch.device(NAME, 0), **layout
         )
 
-    def __init__(self, inner):
-        self.inner = inner
+    def __init__(self, inner, requires_grad=False):
+        self.inner = _inner(inner)
+        self._is_param = requires_grad  # what accelerate makes again of a parameter stays one
 
     def __repr__(self, **_):
         return f"second({self.inner!r})"
@@ -74,7 +77,7 @@ def _run(call, args, kwargs):
         return args[0]
     asked = kwargs.get("device")
     stays = bool(here) if asked is None else torch.device(asked).type == NAME
-    moved = kwargs | ({} if asked is None else {"device": torch.device("cpu")})
+    moved = kwargs | ({"device": torch.device("cpu")} if asked is not None and stays else {})
     out = call(*tree_map(_inner, args), **tree_map(_inner, moved))
     return tree_map(lambda one: _outer(one, here) if isinstance(one, torch.Tensor) and stays else one, out)
 

@@ -90,10 +90,28 @@ def _painted(tensors):
     return {"codes": tensors["preview"], "structure": tensors["structure"]}
 
 
+def check_offloading():
+    for offload in ("enable_model_cpu_offload", "enable_sequential_cpu_offload"):
+        here, there = toy_pipeline.toy_pipeline(), toy_pipeline.toy_pipeline()
+        getattr(there, offload)(device="second")
+        for _ in range(2):
+            one, other = (pipe(ASKED, seed=0, output_type="pt") for pipe in (here, there))
+            assert torch.equal(one.images, other.images)
+        assert there.transformer.device.type != "second"
+
+
 def check_half_precision():
     for kind in (torch.float16, torch.bfloat16):
         pipe = toy_pipeline.toy_pipeline().to("second", kind)
         assert pipe(ASKED, seed=0, output_type="pt").images.isfinite().all()
+
+
+def check_outputs_move():
+    seen = toy_pipeline.toy_estimator().to("second")(torch.rand(1, 3, 32, 32, device="second"))
+    moved = seen.to("cpu")
+    assert type(moved) is type(seen)
+    assert {one.device.type for one in moved.values() if isinstance(one, torch.Tensor)} == {"cpu"}
+    assert torch.equal(moved.presence, seen.presence.cpu())
 
 
 def check_estimator_and_score():

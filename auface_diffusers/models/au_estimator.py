@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from auface_diffusers.facs import AUSet, units
 from auface_diffusers.facs.levels import MAX_LEVEL
 from auface_diffusers.models.checkpoints import SafetensorsOnly
+from auface_diffusers.models.outputs import TensorsOutput
 from auface_diffusers.models.point_head import POINTS, PointHead
 
 STAGES = {  # widths and blocks of the stages at 1/2, 1/4, 1/8 and 1/16 of the image's side
@@ -37,7 +37,7 @@ STEP = 32
 
 
 @dataclass
-class AUEstimatorOutput(BaseOutput):
+class AUEstimatorOutput(TensorsOutput):
     """What is seen in B pictures.
 
     Attributes:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,11 +18,12 @@ from torch.nn import functional as F
 from auface_diffusers.models.checkpoints import SafetensorsOnly
 from auface_diffusers.models.face_tokenizer_layers import Out, ResidualBlock, Up
 from auface_diffusers.models.finite_scalar import FiniteScalarQuantizer
+from auface_diffusers.models.outputs import TensorsOutput
 from auface_diffusers.models.structure_guide import StructureGuide
 
 
 @dataclass
-class FaceTokenizerOutput(BaseOutput):
+class FaceTokenizerOutput(TensorsOutput):
     """What `FaceTokenizer.forward` gives.
 
     ``image`` (B, 3, S, S), about [0, 1], not clamped; ``codes`` (B, h, w, G) int64; ``parts`` (B, P, S/2, S/2) logits

@@ -108,7 +108,7 @@ class FaceTransformer(SafetensorsOnly, ModelMixin, ConfigMixin, AttentionMixin, 
         self.from_identity = _Tokens(identity_dim, width)
         self.from_attributes = _Tokens(attribute_dim, width)
         self.from_embedding = nn.Linear(text_dim, width)
-        self.missing = nn.ParameterDict({source: nn.Parameter(torch.randn(width) * 0.02) for source in SOURCES})
+        self.missing = _Missing(width)
         self.modulation = nn.Linear(width, 6 * width)
         self.blocks = nn.ModuleList([Block(width, heads, mlp_ratio) for _ in range(layers)])
         self.norm_out = nn.LayerNorm(width)
@@ -198,7 +198,7 @@ class FaceTransformer(SafetensorsOnly, ModelMixin, ConfigMixin, AttentionMixin, 
         self._check(given)
         gone = self._dropped(dropped, len(given["identity"]), given["identity"].device)
         features = self.from_structure(self.structure(given["structure"]).flatten(2).transpose(1, 2))
-        features = torch.where(gone["structure"][:, None, None], self.missing["structure"], features)
+        features = torch.where(gone["structure"][:, None, None], self.missing("structure"), features)
         rest = {name: value for name, value in given.items() if name != "structure"}
         context, mask, condition = self._condition(**rest, gone=gone)
         scales = self.modulation(F.silu(condition)).unflatten(-1, (6, -1))  # (B, 6, W)
@@ -250,10 +250,10 @@ class FaceTransformer(SafetensorsOnly, ModelMixin, ConfigMixin, AttentionMixin, 
         """Context (B, M, W), what to add to its scores (B, 1, 1, M), and the condition (B, W) of the whole face."""
         no_text, no_identity, no_attributes = (gone[name] for name in ("text", "identity", "attributes"))
         words = self.from_text(text)
-        words = torch.where(no_text[:, None, None], self.missing["text"], words)
-        people = torch.where(no_identity[:, None, None], self.missing["identity"], self.from_identity(identity))
-        looks = torch.where(no_attributes[:, None, None], self.missing["attributes"], self.from_attributes(attributes))
-        meaning = torch.where(no_text[:, None], self.missing["text"], self.from_embedding(embedding))
+        words = torch.where(no_text[:, None, None], self.missing("text"), words)
+        people = torch.where(no_identity[:, None, None], self.missing("identity"), self.from_identity(identity))
+        looks = torch.where(no_attributes[:, None, None], self.missing("attributes"), self.from_attributes(attributes))
+        meaning = torch.where(no_text[:, None], self.missing("text"), self.from_embedding(embedding))
         condition = meaning + people.mean(1) + looks.mean(1)
         seen = text_mask.bool().clone()
         seen[:, 0] = True  # something to attend to, also where there is no text
@@ -294,6 +294,19 @@ class Block(nn.Module):
         x = x + self.cross(self.norm2(x), context, mask)
         added: Tensor = x + (1 + gate2) * self.mlp(self.norm3(x) * (1 + scale2) + shift2)
         return added
+
+
+class _Missing(nn.Module):
+    """What stands for a source that is left out; a module, so that hooks which offload layers find its parameters."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        for source in SOURCES:
+            self.register_parameter(source, nn.Parameter(torch.randn(width) * 0.02))
+
+    def forward(self, source: str) -> Tensor:
+        """(W,)."""
+        return self.get_parameter(source)
 
 
 class _Tokens(nn.Module):

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +18,7 @@ from auface_diffusers.anatomy import STRUCTURE_CHANNELS
 from auface_diffusers.facs import units
 from auface_diffusers.facs.levels import MAX_LEVEL
 from auface_diffusers.models.checkpoints import SafetensorsOnly
+from auface_diffusers.models.outputs import TensorsOutput
 from auface_diffusers.models.point_head import MOTION_SCALE, POINTS, PointHead
 
 DOWNSCALE = 16
@@ -26,7 +26,7 @@ MIDDLE = 128
 
 
 @dataclass
-class StructureEncoderOutput(BaseOutput):
+class StructureEncoderOutput(TensorsOutput):
     """``features`` (B, W, P, P); ``embedding`` (B, E) of length 1; ``presence_logits`` (B, C); ``levels`` (B, C) in
     0..5; ``landmarks`` (B, 68, 2), shares of the map; ``motion`` (B, 68, 3) dm, as in `AUEstimatorOutput`.
     """

@@ -11,7 +11,6 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.loaders import PeftAdapterMixin
-from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
@@ -27,6 +26,7 @@ from transformers import (
 from auface_diffusers.facs import units
 from auface_diffusers.facs.levels import MAX_LEVEL
 from auface_diffusers.models.checkpoints import SafetensorsOnly
+from auface_diffusers.models.outputs import TensorsOutput
 
 HEAD_DIM = 64
 """Width of one attention head of the reader."""
@@ -44,7 +44,7 @@ _THEIR_NAMES = {
 
 
 @dataclass
-class TextAlignmentOutput(BaseOutput):
+class TextAlignmentOutput(TensorsOutput):
     """What `TextAlignment` returns; B texts of L tokens, width D, C channels.
 
     Attributes:
