@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple, cast
 
 import torch
 from diffusers.models.attention import AttentionModuleMixin
-from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+SAME = 0.05
+"""How far apart two backends may be in half precision, of numbers of about 1."""
 
 
 class KeysValues(NamedTuple):
@@ -94,6 +99,25 @@ class Attention(nn.Module, AttentionModuleMixin):
         # the mixin's type is the union of every processor of diffusers
         attended: Tensor = cast(AttentionProcessor, self.processor)(self, x, context, mask, rotation)
         return attended
+
+
+def attends(backend: str, like: Tensor, head_width: int) -> bool:
+    """Whether a backend of diffusers gives what the native one gives, on the device and in the type of ``like``.
+
+    Packages of attention that were built for another torch or GPU are there, but raise when they are used.
+    """
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = torch.randn(3, 1, 8, 2, head_width, generator=generator).to(like)
+    mask = torch.tensor([0.0] * 5 + [-1e4] * 3).to(like)[None, None, None]
+    try:
+        out, wanted = (
+            dispatch_attention_fn(query, key, value, attn_mask=mask, backend=AttentionBackendName(one)).float().cpu()
+            for one in (backend, "native")
+        )
+    except (ImportError, NotImplementedError, RuntimeError, ValueError, AttributeError, TypeError) as error:
+        logger.info("attention by %s does not run here: %s", backend, error)
+        return False
+    return torch.allclose(out, wanted, atol=SAME)
 
 
 def rotary_angles(side: int, head_width: int, device: torch.device | None = None) -> Tensor:

@@ -17,6 +17,7 @@ from huggingface_hub import snapshot_download
 from transformers import PreTrainedTokenizerFast
 
 from auface_diffusers.anatomy import Camera
+from auface_diffusers.models.attention import attends
 from auface_diffusers.models.checkpoints import is_folder, refuse_pickles
 from auface_diffusers.models.face_tokenizer import FaceTokenizer
 from auface_diffusers.models.face_transformer import FaceTransformer
@@ -156,7 +157,8 @@ class StoredPipeline(AdaptablePipeline):
     def set_attention(self, backend: str = "auto") -> str:
         """Choose how the transformer attends: "auto", "native", "xformers", or another name that diffusers knows.
 
-        "auto" is xformers where it is installed and the transformer on CUDA, else native. Returns the choice.
+        "auto" is xformers where it is installed, the transformer on CUDA, and both fit; else native. Returns the
+        choice.
 
         Raises:
             ValueError: an unknown name, or xformers without CUDA or not installed.
@@ -164,7 +166,8 @@ class StoredPipeline(AdaptablePipeline):
         on_cuda = self.transformer.device.type == "cuda"
         installed = importlib.util.find_spec("xformers") is not None
         if backend == "auto":
-            backend = "xformers" if on_cuda and installed else "native"
+            like, width = self.transformer.to_width.weight, self.transformer.head_width
+            backend = "xformers" if on_cuda and installed and attends("xformers", like, width) else "native"
         elif backend == "xformers" and not on_cuda:
             raise ValueError(
                 f"xformers needs CUDA, the transformer is on {self.transformer.device}: move it with "

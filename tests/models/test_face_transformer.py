@@ -8,7 +8,7 @@ from peft import LoraConfig
 from torch.nn import functional as F
 
 from auface_diffusers.anatomy import STRUCTURE_CHANNELS
-from auface_diffusers.models.attention import rotary_angles, rotate, rotation
+from auface_diffusers.models.attention import attends, rotary_angles, rotate, rotation
 from auface_diffusers.models.face_transformer import SOURCES, FaceTransformer
 
 CODES = 20
@@ -231,6 +231,15 @@ def test_the_chosen_backend_is_the_one_that_runs(monkeypatch):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("xformers") is not None, reason="xformers is installed")
+@pytest.mark.parametrize(
+    ("backend", "there"),
+    [("native", True), ("_native_math", True), ("_native_cudnn", False), ("xformers", False), ("flash", False)],
+)
+def test_backends_that_do_not_run_here_are_found_out(backend, there):
+    for kind in (torch.float32, torch.bfloat16):
+        assert attends(backend, torch.zeros(1, dtype=kind), 16) == there
+
+
 def test_xformers_that_is_not_installed_is_named():
     with pytest.raises((RuntimeError, ImportError), match="xformers"):
         toy().set_attention_backend("xformers")
