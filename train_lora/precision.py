@@ -16,7 +16,12 @@ def settled(precision: str) -> str:
 
 
 def has_bf16() -> bool:
-    """Whether bf16 is computed in hardware. Emulated on a CPU with AVX2 it took a hundred times as long as float32."""
+    """Whether bf16 is computed in hardware, on the GPU if there is one."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return cpu_has_bf16()
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU has it. Emulated on one with AVX2 it took a hundred times as long as float32."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from auface_diffusers import VQAUFacePipeline
 from auface_diffusers.models.adapters import adapter_parameters, base_hash
 from auface_diffusers.pipelines.adapter_files import read_adapter
+from train_lora import memory
 from train_lora.__main__ import main
 from train_lora.adapters import NAME, AdapterSpec
 from train_lora.data.faces import FacesConfig
@@ -312,6 +313,21 @@ def test_the_estimate_is_what_a_step_takes(tmp_path, base, clay):
     assert two + 6 * found.sample == pytest.approx(taken, rel=0.15)
     assert found.needed > taken
     assert all(value.grad is None for value in stage.players["adapter"].parameters())
+
+
+def test_a_cpu_that_emulates_half_precision_makes_the_steps_in_float32(tmp_path, base, clay, monkeypatch):
+    stage = AdapterStage(config(tmp_path, base, clay))
+    half = dataclasses.replace(LOOP, precision="bf16", batch_size=8)
+    full = estimate(stage, dataclasses.replace(half, precision="no"), device="cpu")
+    monkeypatch.setattr(memory, "cpu_has_bf16", lambda: False)
+    kinds = []
+    layer = stage.pipe.transformer.blocks[0].mlp[0]
+    hook = layer.register_forward_hook(lambda _, __, out: kinds.append(out.dtype))
+    found = estimate(stage, half, device="cpu")
+    hook.remove()
+    assert set(kinds) == {torch.float32}
+    assert found.sample == full.sample
+    assert found.fixed > full.fixed  # room for the copies of weights
 
 
 def test_gradient_checkpointing_reaches_the_base_and_changes_no_loss(tmp_path, base, clay):
