@@ -7,6 +7,9 @@ that in processes of their own: ``python -c``, or ``pytest -p second_device``, u
 
 from __future__ import annotations
 
+import collections
+from typing import ClassVar
+
 import torch
 from accelerate import Accelerator
 from torch.utils import backend_registration
@@ -35,6 +38,7 @@ class SecondTensor(torch.Tensor):
 
     def __init__(self, inner, requires_grad=False):
         self.inner = _inner(inner)
+        self.held = _Held(self.inner.untyped_storage())
         self._is_param = requires_grad  # what accelerate makes again of a parameter stays one
 
     def __repr__(self, **_):
@@ -91,7 +95,43 @@ def _outer(one, here):
     return same if same is not None and same.shape == one.shape else SecondTensor(one)
 
 
+class _Held:
+    """The storage of one tensor, for as long as that is alive; counts the bytes of all."""
+
+    tensors: ClassVar[collections.Counter] = collections.Counter()  # by their storage
+    now = most = 0
+
+    def __init__(self, storage):
+        self.place, self.size = storage._cdata, storage.nbytes()
+        if not _Held.tensors[self.place]:
+            _Held.now += self.size
+            _Held.most = max(_Held.most, _Held.now)
+        _Held.tensors[self.place] += 1
+
+    def __del__(self):
+        _Held.tensors[self.place] -= 1
+        if not _Held.tensors[self.place]:
+            _Held.now -= self.size
+
+
 class _Module(backend_registration._DummyBackendModule):
+    def synchronize(self, device=None):
+        pass
+
+    empty_cache = synchronize
+
+    def mem_get_info(self, device=None):
+        return 16 * 2**30 - _Held.now, 16 * 2**30
+
+    def memory_allocated(self, device=None):
+        return _Held.now
+
+    def max_memory_allocated(self, device=None):
+        return _Held.most
+
+    def reset_peak_memory_stats(self, device=None):
+        _Held.most = _Held.now
+
     def get_amp_supported_dtype(self):
         return [torch.bfloat16, torch.float16]
 

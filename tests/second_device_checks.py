@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import toy_adapters
 import toy_pipeline
+from clay_faces import clay_shards
 
 from auface_diffusers import VQAUFaceEditPipeline
 from auface_diffusers.anatomy import HeadModel, control_image, render_faces
@@ -19,6 +20,10 @@ from auface_diffusers.anatomy.control import KINDS
 from auface_diffusers.facs import AUSet
 from auface_diffusers.metrics import aaad
 from auface_diffusers.pipelines.adapter_files import write_adapter
+from train_lora.data.faces import FacesConfig
+from train_lora.loop import LoopConfig
+from train_lora.memory import estimate
+from train_lora.stages.adapter import AdapterConfig, AdapterStage
 
 ASKED = ["1C+2C+5B+26C", "L12C"]
 AUS = AUSet.parse("1C+2C+L12C+26C")
@@ -153,6 +158,18 @@ def check_adapters():
         there.unfuse_lora()
         there.unload_lora_weights()
         torch.testing.assert_close(toy_adapters.face(there), plain, atol=1e-4, rtol=0)
+
+
+def check_memory_of_a_run():
+    with tempfile.TemporaryDirectory() as folder:
+        base = toy_pipeline.save_weights(Path(folder) / "weights")
+        data = FacesConfig(str(clay_shards(Path(folder) / "clay", 12, 64)))
+        loop = LoopConfig(steps=2, batch_size=4, learning_rate=1e-3, precision="no")
+        stage = AdapterStage(AdapterConfig(out=folder, train=loop, data=data, base=str(base), scores=0))
+        here, there = (estimate(stage, loop, device=device) for device in ("cpu", "second"))
+    assert 0.8 < there.sample / here.sample < 1.2, (there.sample, here.sample)
+    assert there.fits
+    assert {one.device.type for one in stage.pipe.components.values() if isinstance(one, torch.nn.Module)} == {"cpu"}
 
 
 CHECKS = {name.removeprefix("check_"): one for name, one in list(globals().items()) if name.startswith("check_")}

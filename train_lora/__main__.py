@@ -101,7 +101,7 @@ def _fitting(kind: type[Any]) -> Callable[[Any], Any]:
     def make(settings: Any) -> Any:  # noqa: ANN401 - the kind's own configuration
         stage = kind(settings)
         if settings.memory:
-            check(stage, settings.train, processes().num_processes)
+            check(stage, settings.train, processes().num_processes, str(processes().device))
         return stage
 
     return make
