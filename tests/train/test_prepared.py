@@ -5,6 +5,7 @@ import torch
 
 from auface_diffusers.anatomy import STRUCTURE_CHANNELS
 from auface_diffusers.models import FaceTokenizer
+from train_lora.data import prepared
 from train_lora.data.faces import FacesConfig
 from train_lora.data.prepared import PreparedSource, pack, unpack
 
@@ -41,13 +42,16 @@ def test_workers_write_to_the_same_files(tokenizer, faces, tmp_path):
     assert source.done.tolist() == [0, 0, 0, 1]
 
 
-def test_another_encoder_has_other_files(tokenizer, faces, tmp_path):
+@pytest.mark.parametrize(("computed", "folders"), [(True, 3), (False, 2)])
+def test_another_encoder_has_other_files(tokenizer, faces, tmp_path, monkeypatch, computed, folders):
+    """And codes in half precision, unless the CPU would emulate it."""
+    monkeypatch.setattr(prepared, "cpu_has_bf16", lambda: computed)
     PreparedSource(faces, tokenizer, tmp_path)
     torch.manual_seed(1)
     other = FaceTokenizer(image_size=SIZE, channels=(8, 16, 16), encoder_blocks=1, decoder_blocks=1)
     PreparedSource(faces, other, tmp_path)
-    PreparedSource(faces, other, tmp_path, half=True)
-    assert len(list(tmp_path.iterdir())) == 3
+    assert PreparedSource(faces, other, tmp_path, half=True).half == computed
+    assert len(list(tmp_path.iterdir())) == folders
 
 
 def test_packing_keeps_the_parts_and_a_byte_of_the_surface(tokenizer, faces):

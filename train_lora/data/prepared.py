@@ -20,6 +20,7 @@ from auface_diffusers.anatomy import STRUCTURE_CHANNELS, Appearance, Camera, Hea
 from auface_diffusers.models.face_tokenizer import FaceTokenizer
 from train_lora.data.faces import RenderSource, ShardSource
 from train_lora.data.synth import CONFIG_FILE
+from train_lora.precision import cpu_has_bf16
 
 SURFACE = 4
 """The first channels of a structure map are numbers in -1..1; the next ones say which part a pixel shows."""
@@ -67,12 +68,14 @@ class PreparedSource:
         source: of faces.
         tokenizer: makes the codes.
         folder: for the files, or None.
-        half: make the codes under bf16 autocast: several times faster on a CPU, a few codes round otherwise.
+        half: make the codes under bf16 autocast if the CPU computes it, for there they are mostly made, also where a
+            GPU trains: several times faster, a few codes round otherwise.
     """
 
     def __init__(
         self, source: ShardSource | RenderSource, tokenizer: FaceTokenizer, folder: Path | None, half: bool = False
     ) -> None:
+        half = half and cpu_has_bf16()
         self.source, self.tokenizer, self.half = source, tokenizer.eval().requires_grad_(False), half
         self.head = HeadModel.from_default()
         self.size = tokenizer.config["image_size"]

@@ -26,7 +26,7 @@ from train_lora.data.faces import FacesConfig
 from train_lora.data.prepared import PreparedBatch, PreparedSource
 from train_lora.data.wordings import wordings
 from train_lora.loop import LoopConfig, Step
-from train_lora.precision import cpu_has_bf16, settled
+from train_lora.precision import settled
 from train_lora.read_out import skin_aaad
 from train_lora.stages.build import make
 from train_lora.stages.sheets import rows
@@ -131,9 +131,7 @@ class GeneratorStage:
 
     def _open(self, faces: FacesConfig) -> PreparedSource:
         folder = Path(faces.shards) if self.config.cache and faces.shards else None
-        # the codes are mostly made on the CPU, also where a GPU trains
-        half = settled(self.config.train.precision) == "bf16" and cpu_has_bf16()
-        return PreparedSource(faces.open(), self.tokenizer, folder, half)
+        return PreparedSource(faces.open(), self.tokenizer, folder, settled(self.config.train.precision) == "bf16")
 
     def _model(self) -> FaceTransformer:
         if self.config.start:
