@@ -18,7 +18,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 NAME = "second"
 aten = torch.ops.aten
 MOVES = {aten.copy_.default, aten._to_copy.default}
-"""What may see tensors of both devices. Indices may lie on either, as on CUDA."""
+"""What may see tensors of both devices."""
+INDEXED = ("aten::index.", "aten::index_put", "aten::_index_put_impl", "aten::_unsafe_index")
+"""Their second argument, the indices, may lie on the CPU, as on CUDA."""
 
 
 class SecondTensor(torch.Tensor):
@@ -71,8 +73,10 @@ def _run(call, args, kwargs):
         return False
     leaves = tree_leaves((args, kwargs))
     here = {id(one.inner): one for one in leaves if isinstance(one, SecondTensor)}
+    if call.name().startswith(INDEXED):
+        leaves = tree_leaves((args[0], args[2:], kwargs))
     there = [one for one in leaves if isinstance(one, torch.Tensor) and not isinstance(one, SecondTensor) and one.ndim]
-    if call not in MOVES and here and there and "index" not in call.name():
+    if call not in MOVES and here and there:
         raise RuntimeError(
             f"{call}: tensors on {NAME}:0 and on the CPU, these of {[tuple(one.shape) for one in there]}"
         )
