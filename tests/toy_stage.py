@@ -17,6 +17,14 @@ from torch import nn
 
 from train_lora.loop import LoopConfig, train
 
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+}
+"""What `accelerate launch` tells the processes of a model in shards."""
+
 
 class ToySource:
     """Number n is always the same point of a small problem."""

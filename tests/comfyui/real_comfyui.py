@@ -23,6 +23,10 @@ MISSING = f"no ComfyUI in {CACHE}: run `make comfyui`, or set COMFYUI_DIR"
 PACK = "auface-clone"
 """Folder of the pack in custom_nodes: not the name in pyproject.toml, so that nothing can depend on it."""
 SHIPPED = ("__init__.py", "pyproject.toml", "auface_diffusers", "comfyui_auface", "locales", "subgraphs", "workflows")
+TWINS = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(Path(__file__).parent.glob("api/*.json"))}
+"""The workflows in API format, by name."""
+DOWNLOADS = {"08_au_controlnet_sd15"}
+"""Workflows of models that have to be downloaded: test_controlnet.py runs them with random weights."""
 START_S, RUN_S = 600, 600  # generous: continuous integration shares its machines
 
 

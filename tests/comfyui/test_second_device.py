@@ -4,7 +4,6 @@ The device is that of tests/second_device.py, put into a real ComfyUI by the pac
 """
 
 import io
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -16,11 +15,9 @@ from toy_adapters import write_adapters
 
 sys.path.append(str(Path(__file__).parent))  # the helpers beside this file
 import real_comfyui
-from real_comfyui import Server
+from real_comfyui import DOWNLOADS, TWINS, Server
 
 pytestmark = pytest.mark.slow
-TWINS = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(Path(__file__).parent.glob("api/*.json"))}
-DOWNLOADS = {"08_au_controlnet_sd15"}
 CHECKOUTS = real_comfyui.checkouts()
 if not CHECKOUTS:
     warnings.warn(real_comfyui.MISSING, stacklevel=1)

@@ -17,15 +17,12 @@ from toy_adapters import write_adapters
 sys.path.append(str(Path(__file__).parent))  # the helpers beside this file
 import real_comfyui
 import signatures
-from real_comfyui import PACK, ROOT, Server
+from real_comfyui import DOWNLOADS, PACK, ROOT, TWINS, Server
 
 from auface_diffusers.facs import AUSet, describe, resolve
 from comfyui_auface.saying import negative
 
 pytestmark = pytest.mark.slow
-TWINS = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(Path(__file__).parent.glob("api/*.json"))}
-DOWNLOADS = {"08_au_controlnet_sd15"}
-"""Workflows of models that have to be downloaded: test_controlnet.py runs them with random weights."""
 CHECKOUTS = real_comfyui.checkouts()
 if not CHECKOUTS:
     warnings.warn(real_comfyui.MISSING, stacklevel=1)

@@ -12,18 +12,13 @@ import toy_pipeline
 import toy_stage
 from clay_faces import clay_shards
 from safetensors.torch import load_file
+from toy_stage import FSDP
 
 from train_lora.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
 STEPS = 24
-FSDP = {
-    "ACCELERATE_USE_FSDP": "true",
-    "FSDP_VERSION": "2",
-    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-    "FSDP_RESHARD_AFTER_FORWARD": "true",
-}
 TRAIN = f"""
 [train]
 steps = {STEPS}

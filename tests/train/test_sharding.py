@@ -13,7 +13,7 @@ import toy_stage
 from accelerate import Accelerator
 from clay_faces import clay_shards
 from safetensors.torch import load_file
-from toy_stage import ToyStage, free_port, run_toy
+from toy_stage import FSDP, ToyStage, free_port, run_toy
 
 from train_lora.adapters import AdaptedTransformer, AdapterSpec, begin_adapter
 from train_lora.sharding import shard
@@ -22,12 +22,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "train_lora" / "configs" / "accelerate" / "fsdp-cpu.yaml"
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-FSDP = {
-    "ACCELERATE_USE_FSDP": "true",
-    "FSDP_VERSION": "2",
-    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-    "FSDP_RESHARD_AFTER_FORWARD": "true",
-}
 
 
 def run_jobs(*jobs):
