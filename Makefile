@@ -51,6 +51,7 @@ bench: .venv/dev.stamp  ## speed of what has a number to reach
 	$(BIN)/python tests/bench_facs.py
 	$(BIN)/python tests/bench_anatomy.py
 	$(BIN)/python tests/bench_data.py
+	$(BIN)/python tests/bench_train.py
 	@if [ -f $(WEIGHTS) ]; then $(BIN)/python tests/bench_generator.py; \
 	else echo "This checkout has no embedded weights ($(WEIGHTS)): the generator is not measured"; fi
 
