@@ -168,11 +168,14 @@ def pack(structure: Tensor) -> Tensor:
 
 def unpack(packed: Tensor) -> Tensor:
     """The inverse of `pack`, within 1/127."""
-    surface, relief = (signed.float() / ZERO - 1 for signed in (packed[:, :SURFACE], packed[:, SURFACE + 2 :]))
-    parts = IRIS - SURFACE
-    shares = torch.nn.functional.one_hot(packed[:, SURFACE].long(), parts + 1)[..., 1:].permute(0, 3, 1, 2).float()
-    iris = packed[:, SURFACE + 1 : SURFACE + 2].float() / 255
-    return torch.cat([surface, shares, iris, relief], 1)
+    size = packed.shape[-2:]
+    out = torch.empty(len(packed), packed.shape[1] - 1 + IRIS - SURFACE, *size, device=packed.device)
+    parts = torch.arange(1, IRIS - SURFACE + 1, dtype=torch.uint8, device=packed.device)
+    out[:, :SURFACE] = packed[:, :SURFACE].float() / ZERO - 1
+    out[:, SURFACE:IRIS] = packed[:, SURFACE : SURFACE + 1] == parts[:, None, None]
+    out[:, IRIS] = packed[:, SURFACE + 1].float() / 255
+    out[:, IRIS + 1 :] = packed[:, SURFACE + 2 :].float() / ZERO - 1
+    return out
 
 
 def _fingerprint(tokenizer: FaceTokenizer) -> str:
