@@ -54,8 +54,8 @@ class SDAdapterConfig:
         held_out: pictures that are kept from training, for the loss in validation.
         samples: captions that are drawn at every validation, with and without the LoRA; 0 is no sheet.
         sample_steps, guidance: how they are drawn.
-        memory: look whether the run fits before it begins, with two small steps on the CPU: with SDXL that takes
-            minutes.
+        memory: look whether the run fits before it begins, with small steps where it will be: with SDXL on a CPU that
+            takes minutes.
     """
 
     out: str
