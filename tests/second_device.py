@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 NAME = "second"
 aten = torch.ops.aten
-MOVES = {aten.copy_.default, aten._to_copy.default}
+MOVES = {aten.copy_.default, aten._to_copy.default, aten._foreach_copy_.default}
 """What may see tensors of both devices."""
 INDEXED = ("aten::index.", "aten::index_put", "aten::_index_put_impl", "aten::_unsafe_index")
 """Their second argument, the indices, may lie on the CPU, as on CUDA."""

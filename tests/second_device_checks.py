@@ -6,6 +6,7 @@ python second_device_checks.py runs them and prints JSON: by name, what went wro
 import contextlib
 import json
 import tempfile
+import threading
 import traceback
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from auface_diffusers.facs import AUSet
 from auface_diffusers.metrics import aaad
 from auface_diffusers.pipelines.adapter_files import write_adapter
 from train_lora.data.faces import FacesConfig
-from train_lora.loop import LoopConfig
+from train_lora.loop import LoopConfig, train
 from train_lora.memory import estimate
 from train_lora.stages.adapter import AdapterConfig, AdapterStage
 
@@ -160,12 +161,34 @@ def check_adapters():
         torch.testing.assert_close(toy_adapters.face(there), plain, atol=1e-4, rtol=0)
 
 
-def check_memory_of_a_run():
+LOOP = LoopConfig(steps=4, batch_size=4, learning_rate=1e-3, precision="no")
+
+
+def _adapter_stage(folder, base, size):
+    data = FacesConfig(str(clay_shards(Path(folder) / "clay", 12, size)))
+    return AdapterStage(AdapterConfig(out=folder, train=LOOP, data=data, base=str(base), scores=0))
+
+
+def check_training_reads_ahead():
+    threads = set()
     with tempfile.TemporaryDirectory() as folder:
-        base = toy_pipeline.save_weights(Path(folder) / "weights")
-        data = FacesConfig(str(clay_shards(Path(folder) / "clay", 12, 64)))
-        loop = LoopConfig(steps=2, batch_size=4, learning_rate=1e-3, precision="no")
-        stage = AdapterStage(AdapterConfig(out=folder, train=loop, data=data, base=str(base), scores=0))
+        stage = _adapter_stage(folder, toy_pipeline.save_weights(Path(folder) / "weights"), 64)
+        read = type(stage.source).__getitems__
+
+        class Watched(type(stage.source)):
+            def __getitems__(self, numbers):
+                threads.add(threading.current_thread().name.split("_")[0])
+                return read(self, numbers)
+
+        stage.source = Watched(stage.source.source, stage.source.numbers)
+        assert train(stage, LOOP, Path(folder) / "run", {})["finished"]
+    assert threads == {"MainThread", "reader"}
+
+
+def check_memory_of_a_run():
+    """Of the embedded model: what kernels of the CPU keep for themselves is much beside a toy."""
+    with tempfile.TemporaryDirectory() as folder:
+        stage, loop = _adapter_stage(folder, "", 128), LOOP
         here, there = (estimate(stage, loop, device=device) for device in ("cpu", "second"))
     assert 0.8 < there.sample / here.sample < 1.2, (there.sample, here.sample)
     assert there.fits

@@ -200,6 +200,21 @@ def test_sample_without_a_file_is_named(copied):
         ShardSource(copied).__getitems__([2, 3])
 
 
+def test_labels_are_told_without_pictures(copied):
+    source = ShardSource(copied)
+    whole, told = source.__getitems__([5, 2]), source.told([5, 2])
+    for name, value in vars(told).items():
+        assert torch.equal(getattr(whole, name), value) if isinstance(value, torch.Tensor) else value == whole.labels
+    path = copied / "faces-000000.tar"
+    samples = list(read_shard(path))
+    del samples[3][1]["parts.png"], samples[4][1]["json"]
+    write_shard(path, samples)
+    damaged = ShardSource(copied)
+    assert damaged.told([3]).labels == source.told([3]).labels
+    with pytest.raises(ValueError, match=r"faces-000000\.tar is damaged \(face 4: "):
+        damaged.told([2, 4])
+
+
 # --- order -----------------------------------------------------------------------------------------------------------
 
 

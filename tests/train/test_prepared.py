@@ -2,6 +2,8 @@ import pickle
 
 import pytest
 import torch
+from clay_faces import clay_shards
+from PIL import Image
 
 from auface_diffusers.anatomy import STRUCTURE_CHANNELS
 from auface_diffusers.models import FaceTokenizer
@@ -33,6 +35,27 @@ def test_what_is_kept_is_what_is_made(tokenizer, faces, tmp_path):
     assert torch.equal(again.codes, plain.codes.flip(0))
     assert kept.done.tolist() == [1, 0, 1, 0]
     assert plain.structure.shape == (2, len(STRUCTURE_CHANNELS), SIZE, SIZE)
+
+
+def test_pictures_come_along_if_asked_for(tokenizer, faces, tmp_path):
+    plain, shown = (PreparedSource(faces, tokenizer, tmp_path, with_pictures=asked) for asked in (False, True))
+    without, first, again = (source.__getitems__([1, 3]) for source in (plain, shown, shown))
+    for batch in (first, again):
+        assert torch.equal(batch.images, faces.__getitems__([1, 3]).images)
+        assert batch.parts.shape == (2, SIZE, SIZE)
+        assert torch.equal(batch.codes, without.codes)
+    assert not hasattr(without, "images")
+
+
+def test_pictures_of_kept_faces_are_left_closed(tokenizer, monkeypatch, tmp_path):
+    source = PreparedSource(FacesConfig(str(clay_shards(tmp_path, 3, SIZE))).open(), tokenizer, tmp_path)
+    made = source.__getitems__([2, 0])
+    monkeypatch.setattr(Image, "open", None)
+    kept = source.__getitems__([2, 0])
+    for name, value in vars(made).items():
+        assert torch.equal(getattr(kept, name), value) if isinstance(value, torch.Tensor) else value == kept.labels
+    with pytest.raises(TypeError, match="NoneType"):
+        source.__getitems__([1])
 
 
 def test_workers_write_to_the_same_files(tokenizer, faces, tmp_path):

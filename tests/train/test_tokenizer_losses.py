@@ -26,7 +26,7 @@ def of(images, parts=1):
     points = torch.full((len(images), 68, 2), 34 / SIZE)  # the middle of a cell of the map
     none = torch.zeros(len(images), 1)
     whole = torch.full((len(images), SIZE, SIZE), parts)
-    return FaceBatch(images, whole, points, none, none, none, none, ({},) * len(images))
+    return FaceBatch(none, none, none, none, points, ({},) * len(images), images=images, parts=whole)
 
 
 def blurred(images):

@@ -9,10 +9,10 @@ import io
 import json
 import math
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from train_lora.data.shards import DATA_FILE, REPEATS, shard_name
 from train_lora.data.split import repeated
 from train_lora.data.synth import CONFIG_FILE, SynthConfig, draw_samples
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 IMAGE_ENDINGS = ("png", "webp")
 IDENTITY = 46
 """Numbers of an identity code."""
@@ -35,28 +38,24 @@ DAMAGE = (OSError, ValueError, KeyError, StopIteration, SyntaxError)
 
 
 @dataclass(frozen=True)
-class FaceBatch:
-    """Samples of `train_lora.data.synth` or pictures of `train_lora.data.prepare`, B of them.
+class FaceLabels:
+    """What is known of samples of `train_lora.data.synth` or pictures of `train_lora.data.prepare`, B of them.
 
     Attributes:
-        images: (B, 3, S, S) float32 in [0, 1].
-        parts: (B, S, S) int64, see ``anatomy.render_tables.PARTS``; `NO_PART` of a picture.
-        landmarks: (B, 68, 2) float32, x and y as shares of the image; NaN of a picture without.
         levels: (B, C) float32, effective levels 0..5 in the order of ``units.channels``; NaN where unknown.
         identity: (B, 46). pose: (B, 3) and gaze: (B, 2) in degrees. All NaN of a picture.
+        landmarks: (B, 68, 2) float32, x and y as shares of the image; NaN of a picture without.
         labels: the sample's whole label, with texts and rules.
     """
 
-    images: Tensor
-    parts: Tensor
-    landmarks: Tensor
     levels: Tensor
     identity: Tensor
     pose: Tensor
     gaze: Tensor
+    landmarks: Tensor
     labels: tuple[dict[str, Any], ...]
 
-    def to(self, device: torch.device) -> FaceBatch:
+    def to(self, device: torch.device) -> Self:
         """The same batch on another device."""
         moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **moved)
@@ -71,6 +70,19 @@ class FaceBatch:
     def appearances(self) -> list[Appearance]:
         """How each face looks."""
         return [Appearance.from_dict(label["attributes"]) for label in self.labels]
+
+
+@dataclass(frozen=True)
+class FaceBatch(FaceLabels):
+    """Samples with their pictures.
+
+    Attributes:
+        images: (B, 3, S, S) float32 in [0, 1].
+        parts: (B, S, S) int64, see ``anatomy.render_tables.PARTS``; `NO_PART` of a picture.
+    """
+
+    images: Tensor
+    parts: Tensor
 
 
 @dataclass(frozen=True)
@@ -132,6 +144,10 @@ class FacesConfig:
         return RenderSource(config, self.faces)
 
 
+Batch = TypeVar("Batch", bound=FaceLabels)
+Decode = Callable[[Sequence[dict[str, bytes]]], Batch]
+
+
 class ShardSource:
     """Random access to the samples of a folder of shards.
 
@@ -166,24 +182,33 @@ class ShardSource:
 
     def __getitems__(self, numbers: Sequence[int]) -> FaceBatch:
         """The samples of these numbers. Raises `ValueError` naming the shard of one that cannot be read."""
-        samples = [self._read(self.entries[number]) for number in numbers]
+        return self._decoded(numbers, collate)
+
+    def told(self, numbers: Sequence[int]) -> FaceLabels:
+        """The same without pictures, which are most of the work."""
+        return self._decoded(numbers, collate_labels, ("json",))
+
+    def _decoded(self, numbers: Sequence[int], decode: Decode[Batch], endings: Sequence[str] = ()) -> Batch:
+        samples = [self._read(self.entries[number], endings) for number in numbers]
         try:
-            return collate(samples)
+            return decode(samples)
         except DAMAGE:
             for number, sample in zip(numbers, samples, strict=True):
-                self._check(number, sample)
+                self._check(number, sample, decode)
             raise
 
-    def _check(self, number: int, sample: dict[str, bytes]) -> None:
+    def _check(self, number: int, sample: dict[str, bytes], decode: Decode[Batch]) -> None:
         try:
-            collate([sample])
+            decode([sample])
         except DAMAGE as error:
             shard = next(iter(self.entries[number].values()))[0]
             raise ValueError(_damaged(self.paths[shard], f"face {number}: {error}")) from None
 
-    def _read(self, entry: dict[str, tuple[int, int, int]]) -> dict[str, bytes]:
+    def _read(self, entry: dict[str, tuple[int, int, int]], endings: Sequence[str]) -> dict[str, bytes]:
         sample = {}
         for ending, (number, offset, size) in entry.items():
+            if endings and ending not in endings:
+                continue
             with self.paths[number].open("rb") as file:
                 file.seek(offset)
                 sample[ending] = file.read(size)
@@ -203,13 +228,23 @@ class RenderSource:
         """The samples of these numbers."""
         return collate([sample for _, sample in draw_samples(self.config, numbers)])
 
+    def told(self, numbers: Sequence[int]) -> FaceLabels:
+        """As of shards, but no faster."""
+        return self.__getitems__(numbers)
+
 
 def collate(samples: Sequence[dict[str, bytes]]) -> FaceBatch:
     """Decode samples into a batch."""
-    labels = tuple(json.loads(sample["json"]) for sample in samples)
+    told = collate_labels(samples)
     pictures = [np.asarray(Image.open(io.BytesIO(_image(sample))).convert("RGB")) for sample in samples]
-    parts = [_parts(sample, label) for sample, label in zip(samples, labels, strict=True)]
+    parts = [_parts(sample, label) for sample, label in zip(samples, told.labels, strict=True)]
     images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().div(255).contiguous()
+    return FaceBatch(**vars(told), images=images, parts=torch.from_numpy(np.stack(parts)).long())
+
+
+def collate_labels(samples: Sequence[dict[str, bytes]]) -> FaceLabels:
+    """Decode the labels of samples."""
+    labels = tuple(json.loads(sample["json"]) for sample in samples)
 
     def column(name: str, width: int) -> Tensor:
         rows = [[math.nan] * width if _is_picture(label) else label[name] for label in labels]
@@ -218,14 +253,12 @@ def collate(samples: Sequence[dict[str, bytes]]) -> FaceBatch:
     unknown = {None: math.nan}
     levels = [[unknown.get(x, x) for x in label["effective_levels"].values()] for label in labels]
     points = torch.tensor([_points(label) for label in labels], dtype=torch.float32)
-    return FaceBatch(
-        images=images,
-        parts=torch.from_numpy(np.stack(parts)).long(),
-        landmarks=points / images.shape[-1],
+    return FaceLabels(
         levels=torch.tensor(levels, dtype=torch.float32),
         identity=column("identity", IDENTITY),
         pose=column("pose", 3),
         gaze=column("gaze", 2),
+        landmarks=points / torch.tensor([label["size"] for label in labels])[:, None, None],
         labels=labels,
     )
 

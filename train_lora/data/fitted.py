@@ -22,7 +22,7 @@ from torch import Tensor
 
 from auface_diffusers.anatomy import Appearance, Camera, HeadModel
 from auface_diffusers.anatomy.fit import fit_head
-from train_lora.data.faces import FaceBatch, RenderSource, ShardSource
+from train_lora.data.faces import Batch, FaceBatch, FaceLabels, RenderSource, ShardSource
 
 POOR = 0.035
 """Root mean square distance of the landmarks, as a share of the picture, from which a fit is not used: 4.5 pixels of
@@ -64,7 +64,13 @@ class FittedSource:
 
     def __getitems__(self, numbers: Sequence[int]) -> FaceBatch:
         """The faces of these numbers."""
-        faces = self.source.__getitems__(numbers)
+        return self._fitted(self.source.__getitems__(numbers), numbers)
+
+    def told(self, numbers: Sequence[int]) -> FaceLabels:
+        """The same without pictures."""
+        return self._fitted(self.source.told(numbers), numbers)
+
+    def _fitted(self, faces: Batch, numbers: Sequence[int]) -> Batch:
         if not self.pictures:
             return faces
         fits = {name: value[list(numbers)] for name, value in self.fits.items()}

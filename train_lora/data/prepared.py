@@ -8,7 +8,7 @@ import shutil
 import uuid
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from auface_diffusers.anatomy import STRUCTURE_CHANNELS, Appearance, Camera, HeadModel, attribute_vector, structure_map
 from auface_diffusers.models.face_tokenizer import FaceTokenizer
-from train_lora.data.faces import RenderSource, ShardSource
+from train_lora.data.faces import FaceBatch, FaceLabels, RenderSource, ShardSource
 from train_lora.data.synth import CONFIG_FILE
 from train_lora.precision import cpu_has_bf16
 
@@ -33,29 +33,26 @@ PACKED = SURFACE + 1 + len(STRUCTURE_CHANNELS) - IRIS
 
 
 @dataclass(frozen=True)
-class PreparedBatch:
-    """B faces.
+class PreparedBatch(FaceLabels):
+    """B faces, without their pictures.
 
     Attributes:
-        codes: (B, N) int64. structure: (B, K, S, S), see ``anatomy.structure_map``.
-        levels: (B, C) effective levels. identity: (B, 46). attributes: (B, 66).
-        images, parts, landmarks, labels: as in `FaceBatch`.
+        codes: (B, N) int64. packed: (B, 9, S, S) uint8, the structure maps, see `pack`. attributes: (B, 66).
     """
 
     codes: Tensor
-    structure: Tensor
-    levels: Tensor
-    identity: Tensor
+    packed: Tensor
     attributes: Tensor
-    images: Tensor
-    parts: Tensor
-    landmarks: Tensor
-    labels: tuple[dict[str, Any], ...]
 
-    def to(self, device: torch.device) -> PreparedBatch:
-        """The same batch on another device."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **moved)
+    @property
+    def structure(self) -> Tensor:
+        """(B, K, S, S), see ``anatomy.structure_map``. Unpacked where the batch is: bytes travel to a GPU faster."""
+        return unpack(self.packed)
+
+
+@dataclass(frozen=True)
+class PicturedBatch(PreparedBatch, FaceBatch):
+    """With their pictures."""
 
 
 class PreparedSource:
@@ -68,14 +65,21 @@ class PreparedSource:
         source: of faces.
         tokenizer: makes the codes.
         folder: for the files, or None.
+        with_pictures: give a `PicturedBatch`; a `PreparedBatch` otherwise.
         half: make the codes under bf16 autocast if the CPU computes it, for there they are mostly made, also where a
             GPU trains: several times faster, a few codes round otherwise.
     """
 
     def __init__(
-        self, source: ShardSource | RenderSource, tokenizer: FaceTokenizer, folder: Path | None, half: bool = False
+        self,
+        source: ShardSource | RenderSource,
+        tokenizer: FaceTokenizer,
+        folder: Path | None,
+        half: bool = False,
+        with_pictures: bool = False,
     ) -> None:
         half = half and cpu_has_bf16()
+        self.with_pictures = with_pictures
         self.source, self.tokenizer, self.half = source, tokenizer.eval().requires_grad_(False), half
         self.head = HeadModel.from_default()
         self.size = tokenizer.config["image_size"]
@@ -110,11 +114,11 @@ class PreparedSource:
     def __getitems__(self, numbers: Sequence[int]) -> PreparedBatch:
         """The faces of these numbers."""
         device = self.tokenizer.device
-        faces = self.source.__getitems__(numbers)
+        missing = [row for row, number in enumerate(numbers) if self.done is None or not self.done[number]]
+        faces: Any = self.source.__getitems__(numbers) if missing or self.with_pictures else self.source.told(numbers)
         looks = faces.appearances
         codes = torch.empty(len(numbers), self._code_count(), dtype=torch.int64)
         packed = torch.empty(len(numbers), PACKED, self.size, self.size, dtype=torch.uint8)
-        missing = [row for row, number in enumerate(numbers) if self.done is None or not self.done[number]]
         for row, number in enumerate(numbers):
             if row not in missing:
                 assert self.codes is not None
@@ -127,17 +131,9 @@ class PreparedSource:
                 codes[chosen] = self.tokenizer.encode(faces.images[chosen].to(device)).flatten(1).cpu()
             packed[chosen] = self._draw(faces, looks, missing)
             self._keep([numbers[row] for row in missing], codes[chosen], packed[chosen])
-        return PreparedBatch(
-            codes=codes,
-            structure=unpack(packed),
-            levels=faces.levels,
-            identity=faces.identity,
-            attributes=attribute_vector(looks),
-            images=faces.images,
-            parts=faces.parts,
-            landmarks=faces.landmarks,
-            labels=faces.labels,
-        )
+        told = {one.name: getattr(faces, one.name) for one in fields(FaceBatch if self.with_pictures else FaceLabels)}
+        kind = PicturedBatch if self.with_pictures else PreparedBatch
+        return kind(**told, codes=codes, packed=packed, attributes=attribute_vector(looks))
 
     def _code_count(self) -> int:
         height, width, groups = self.tokenizer.code_shape

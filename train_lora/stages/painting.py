@@ -10,14 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from train_lora.data.faces import FaceBatch
-from train_lora.data.prepared import PreparedBatch
 
-Faces = FaceBatch | PreparedBatch
 FEATURES = slice(17, 68)
 """iBUG points whose surroundings weigh more: brows, nose, eyes, mouth."""
 
 
-def feature_map(batch: Faces, weight: float) -> Tensor:
+def feature_map(batch: FaceBatch, weight: float) -> Tensor:
     """(B, S, S): 0 .. ``weight``, high near brows, nose, eyes and mouth, and on eyes, teeth and tongue."""
     size = batch.images.shape[-1]
     grid = (torch.arange(size // 4, device=batch.images.device) + 0.5) / (size // 4)
@@ -30,7 +28,7 @@ def feature_map(batch: Faces, weight: float) -> Tensor:
     return weight * torch.maximum(near, inside)
 
 
-def weighted_l1(painted: Tensor, batch: Faces, features: float) -> Tensor:
+def weighted_l1(painted: Tensor, batch: FaceBatch, features: float) -> Tensor:
     """Mean absolute difference; brows, eyes and mouth weigh ``1 + features``."""
     weight = 1 + feature_map(batch, features)[:, None]
     return ((painted - batch.images).abs() * weight).sum() / (weight.sum() * 3)
@@ -47,7 +45,7 @@ def detail_loss(painted: Tensor, images: Tensor, octaves: int = 3) -> Tensor:
     return total
 
 
-def texture_loss(painted: Tensor, batch: Faces, window: int = 7, floor: float = 0.01) -> Tensor:
+def texture_loss(painted: Tensor, batch: FaceBatch, window: int = 7, floor: float = 0.01) -> Tensor:
     """One minus the contrast and structure term of SSIM (Wang et al. 2004, eq. 6), the mean over the skin.
 
     It compares the brightness of windows after their mean is taken out, divided by their own contrast; ``floor`` is

@@ -15,14 +15,13 @@ from torch.nn import functional as F
 from auface_diffusers.anatomy import STRUCTURE_CHANNELS
 from auface_diffusers.models.au_estimator import AUEstimator
 from auface_diffusers.models.face_tokenizer import FaceTokenizer
-from train_lora.data.faces import FacesConfig, RenderSource, ShardSource
+from train_lora.data.faces import FaceBatch, FacesConfig, RenderSource, ShardSource
 from train_lora.data.prepared import PreparedBatch, PreparedSource
 from train_lora.loop import LoopConfig, Step
 from train_lora.precision import settled
 from train_lora.stages.build import make
 from train_lora.stages.critic import Critic, fooling_loss, telling_loss
 from train_lora.stages.painting import (
-    Faces,
     colour_loss,
     detail_loss,
     feature_map,
@@ -145,12 +144,14 @@ class TokenizerStage:
             return faces.open()
         codes = FaceTokenizer.from_pretrained(self.config.start)  # in float32, as the generator's
         folder = Path(faces.shards) if faces.shards else None
-        return PreparedSource(faces.open(), codes, folder, settled(self.config.train.precision) == "bf16")
+        return PreparedSource(
+            faces.open(), codes, folder, settled(self.config.train.precision) == "bf16", with_pictures=True
+        )
 
-    def _structure(self, batch: Faces) -> Tensor | None:
+    def _structure(self, batch: FaceBatch) -> Tensor | None:
         return batch.structure if isinstance(batch, PreparedBatch) else None
 
-    def losses(self, batch: Faces, step: Step) -> Iterator[tuple[str, Tensor, Mapping[str, float]]]:
+    def losses(self, batch: FaceBatch, step: Step) -> Iterator[tuple[str, Tensor, Mapping[str, float]]]:
         """The tokenizer's loss, then the critic's."""
         tokenizer, critic = self.players["tokenizer"], self.players["critic"]
         batch = batch.to(next(tokenizer.parameters()).device)
