@@ -9,12 +9,10 @@ each other, or weigh them by what the pass holds, come near.
 from __future__ import annotations
 
 import contextlib
-import gc
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +22,6 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from train_lora.card import card
 from train_lora.checkpoint import Checkpoints, Saved, contents, new_folder
@@ -32,6 +29,7 @@ from train_lora.logs import Logs
 from train_lora.optimizers import OPTIMIZERS, learning_rate, optimizer
 from train_lora.order import Numbers
 from train_lora.precision import PRECISIONS, has_bf16, settled
+from train_lora.reading import batches, little_garbage
 from train_lora.sharding import apart, asked_for, blank_copy, copied, in_one_piece, shard, whole
 from train_lora.together import check_launch
 
@@ -203,17 +201,9 @@ class _Run:
             self.start,
         )
         logs = Logs(self.out, self.start, self.saved.sums) if self.main else None
-        loader = DataLoader(
-            self.stage.source,
-            batch_sampler=numbers,  # type: ignore[arg-type] # any iterable of lists will do
-            collate_fn=_as_it_is,
-            num_workers=self.config.workers,
-            multiprocessing_context="spawn" if self.config.workers else None,
-            persistent_workers=self.config.workers > 0,
-            worker_init_fn=_leave_interrupts,
-        )
-        with _stop_on_signals(self), _little_garbage():
-            step = self._steps(self._batches(loader), numbers, logs)
+        read = batches(self.stage.source, numbers, self.config.workers, self.accelerator.device)
+        with _stop_on_signals(self), little_garbage():
+            step = self._steps(read, numbers, logs)
         finished = step >= self.config.steps
         complete = finished or self._out_of_time()
         if complete and not self.validation:  # it was killed after its last step, or is out of time
@@ -231,17 +221,13 @@ class _Run:
             logs.close()
         return report
 
-    def _batches(self, loader: Iterable[Any]) -> Iterator[Any]:
-        """What the loader gives; read ahead for a GPU. On a CPU that would take from the steps more than it saves."""
-        return iter(loader) if self.accelerator.device.type == "cpu" else _ahead(iter(loader))
-
-    def _steps(self, batches: Iterator[Any], numbers: Numbers, logs: Logs | None) -> int:
+    def _steps(self, read: Iterator[Any], numbers: Numbers, logs: Logs | None) -> int:
         """All steps, or those until it has to stop; returns how many there are now."""
         config, step, mark = self.config, self.start, time.monotonic()
         stopping = self._stopping()
         while step < config.steps and not stopping:
             begun = time.monotonic()
-            values = self._step(step, batches, numbers)
+            values = self._step(step, read, numbers)
             step += 1
             last = step == config.steps
             if logs:
@@ -257,12 +243,12 @@ class _Run:
                 self._save(step, logs)
         return step
 
-    def _step(self, step: int, batches: Iterator[Any], numbers: Numbers) -> dict[str, float]:
+    def _step(self, step: int, read: Iterator[Any], numbers: Numbers) -> dict[str, float]:
         """One optimizer step of every player; what to log, averaged over the forward passes."""
         rate = learning_rate(self.config, step)
         total: dict[str, float] = {}
         for part in range(numbers.passes):
-            batch = next(batches)
+            batch = next(read)
             count = min(numbers.micro, numbers.share - part * numbers.micro)
             where = Step(step, step / self.config.steps, numbers.seeds(step, part, count))
             weight = count / numbers.share
@@ -389,45 +375,9 @@ def _stop_on_signals(run: _Run) -> Iterator[None]:
             signal.signal(one, handler)
 
 
-def _ahead(batches: Iterator[Any]) -> Iterator[Any]:
-    """The same batches, each read in a thread during the forward passes before it.
-
-    Not during the first one, in which a stage moves models that its source may use.
-    """
-    with ThreadPoolExecutor(1, "reader") as reader:
-        yield next(batches)
-        coming = reader.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = reader.submit(next, batches, None)
-            yield batch
-
-
-@contextlib.contextmanager
-def _little_garbage() -> Iterator[None]:
-    """Let the garbage collector pass over what is there already, such as libraries and models.
-
-    It looks at all of that again and again while labels are read, which took three quarters of the time of reading.
-    """
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
-def _leave_interrupts(number: int) -> None:
-    """A terminal sends Ctrl-C to the workers too, but the step that is being made needs them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def _checkpoint_gradients(module: nn.Module) -> None:
     able = [one for one in module.modules() if getattr(one, "_supports_gradient_checkpointing", False)]
     for one in able:
         one.enable_gradient_checkpointing()  # type: ignore[operator] # diffusers' ModelMixin
     if not able:
         raise ValueError(f"train.gradient_checkpointing: {type(module).__name__} cannot do it")
-
-
-def _as_it_is(batch: Sequence[Any]) -> Sequence[Any]:
-    return batch

@@ -22,7 +22,7 @@ from toy_stage import ToySource, ToyStage, free_port, run_toy, toy_config
 
 from auface_diffusers.facs import units
 from auface_diffusers.models.face_tokenizer import FaceTokenizer
-from train_lora import loop, precision
+from train_lora import loop, precision, reading
 from train_lora.__main__ import COMMANDS, main
 from train_lora.ablate import AblateConfig
 from train_lora.config import ConfigError, load_config
@@ -695,7 +695,7 @@ class WatchedSource(ToySource):
 
 def read_ahead(monkeypatch):
     """As where a GPU trains."""
-    monkeypatch.setattr(loop._Run, "_batches", lambda _, loader: loop._ahead(iter(loader)))
+    monkeypatch.setattr(loop, "batches", lambda *given: reading.ahead(reading.batches(*given)))
 
 
 def test_reading_ahead_changes_no_loss(tmp_path, monkeypatch):
@@ -711,7 +711,7 @@ def test_reading_ahead_changes_no_loss(tmp_path, monkeypatch):
 
 def test_reading_ahead_begins_after_the_first_step(tmp_path):
     made = []
-    batches = loop._ahead(made.append(number) or number for number in range(3))
+    batches = reading.ahead(made.append(number) or number for number in range(3))
     assert next(batches) == 0
     time.sleep(0.05)
     assert made == [0]
