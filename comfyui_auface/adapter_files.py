@@ -96,6 +96,7 @@ def about(info: AdapterInfo, strength: float) -> str:
     """What an adapter is, in lines for people: kind, rank, strength, what it learned from, its trigger words."""
     lines = [f"{info.kind}, rank {info.rank}, strength {strength:g}", _learned(info.data, info.steps)]
     lines += [f"trigger: {info.trigger} (stands before each text by itself)"] if info.trigger else []
+    lines += ["person: drawn where VQ-AUFace Generate has identity -1"] if info.person else []
     return "\n".join(line for line in lines if line)
 
 

@@ -58,6 +58,7 @@ def put_on(model: FaceModel, name: str, file: Path, strength: float) -> tuple[Fa
     pipe: Any = type(model.pipe).from_pipe(model.pipe)  # its trigger words are its own, its components are shared
     pipe.set_progress_bar_config(disable=True)
     pipe.trigger_words = (*model.pipe.trigger_words, *filter(None, [info.trigger]))
+    pipe.person = torch.tensor(info.person) if info.person else model.pipe.person
     patched = model.patched(deltas, 1.0, f"{name} at {strength:g}")
     return replace(patched, pipe=pipe, adapters=adapters), info
 

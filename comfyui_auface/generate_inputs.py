@@ -21,7 +21,7 @@ def person_inputs() -> list[io.Input]:
             min=g.NEW_PERSON,
             max=MAX_SEED,
             tooltip="Number of the person, who stays the same in every expression. -1 takes another person with each "
-            "seed.",
+            "seed, or the person that an adapter shows.",
         ),
         io.Int.Input(
             "age",

@@ -5,6 +5,7 @@ from auface_diffusers.anatomy.asset import AssetError
 from auface_diffusers.anatomy.attributes import ATTRIBUTE_NAMES, ATTRIBUTE_SIZE, attribute_vector
 from auface_diffusers.anatomy.camera import Camera
 from auface_diffusers.anatomy.control import control_image, pose_keypoints
+from auface_diffusers.anatomy.fit import FittedHead, fit_head, fit_person
 from auface_diffusers.anatomy.head import HeadMesh, HeadModel
 from auface_diffusers.anatomy.identity import sample_identity
 from auface_diffusers.anatomy.people import PeopleAttributes, resolve_attributes
@@ -19,12 +20,15 @@ __all__ = [
     "Appearance",
     "AssetError",
     "Camera",
+    "FittedHead",
     "HeadMesh",
     "HeadModel",
     "PeopleAttributes",
     "Rendering",
     "attribute_vector",
     "control_image",
+    "fit_head",
+    "fit_person",
     "pose_keypoints",
     "project_points",
     "rasterize",

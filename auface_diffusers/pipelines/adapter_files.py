@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from auface_diffusers.anatomy.identity import identity_codes
 from auface_diffusers.models.adapters import adapter_config
 from auface_diffusers.models.checkpoints import PICKLES
 
@@ -44,6 +45,7 @@ class AdapterInfo:
         data: a summary of the pictures: how many, action units, where they are from.
         sample: settings that the sample sheets were drawn with: steps, guidance_scale, framing.
         steps: of training.
+        person: identity code (46) of the one whom all pictures show; empty for a style, or several people.
     """
 
     kind: str
@@ -57,12 +59,15 @@ class AdapterInfo:
     data: dict[str, Any] = field(default_factory=dict)
     sample: dict[str, Any] = field(default_factory=dict)
     steps: int = 0
+    person: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for component in self.components:
             adapter_config(self.kind, self.rank, self.alpha, self.layers[component])
         if not self.layers or set(self.layers) - set(COMPONENTS) or set(self.base) != set(self.layers):
             raise ValueError(f"adapter layers of {sorted(self.layers)} and base of {sorted(self.base)}: {COMPONENTS}")
+        if self.person:
+            identity_codes(torch.tensor(self.person))
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -169,7 +174,7 @@ def _info(text: str, name: str) -> AdapterInfo:
         unknown = sorted(set(values) - {one.name for one in fields(AdapterInfo)})
         if unknown:
             raise ValueError(f"unknown entry {', '.join(unknown)}")
-        values |= {key: tuple(values[key]) for key in ("targets", "channels")}
+        values |= {key: tuple(values[key]) for key in ("targets", "channels", "person") if key in values}
         values["layers"] = {part: tuple(names) for part, names in values["layers"].items()}
         return AdapterInfo(**values)
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -56,9 +56,11 @@ class AdaptablePipeline(LoraBaseMixin, DiffusionPipeline):
     Attributes:
         trigger_words: put before the texts as well: of adapters that are part of the weights by now, see
             `adapter_deltas`. They belong to this pipeline, and to those made from it by `from_pipe`.
+        person: identity code (46,) of the one whom such an adapter shows, or None.
     """
 
     trigger_words: tuple[str, ...] = ()
+    person: Tensor | None = None
     _lora_loadable_modules = list(COMPONENTS)
     transformer: Any
     text_alignment: Any
@@ -261,6 +263,11 @@ class AdaptablePipeline(LoraBaseMixin, DiffusionPipeline):
             missing = [word for word in dict.fromkeys(words) if word and word.lower() not in text.lower()]
             done.append(", ".join([*missing, text]))
         return done
+
+    def adapter_person(self) -> Tensor | None:
+        """Identity code (46,) of the last adapter that is on and shows one person; else `person`."""
+        shown = [self.adapters[name].info.person for name in self.get_active_adapters()]
+        return next((torch.tensor(codes) for codes in reversed(shown) if codes), self.person)
 
     def _new_name(self, name: str | None, hotswap: bool) -> str:
         if name is None:

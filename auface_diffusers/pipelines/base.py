@@ -127,8 +127,8 @@ class StoredPipeline(AdaptablePipeline):
 
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Self:  # noqa: ANN401 - what diffusers takes
-        """The same components and trigger words in this pipeline; nothing is copied. Unlike in diffusers, components
-        keep their dtype.
+        """The same components, trigger words and person in this pipeline; nothing is copied. Unlike in diffusers,
+        components keep their dtype.
 
         Args:
             pipeline: has the components and the defaults.
@@ -139,6 +139,7 @@ class StoredPipeline(AdaptablePipeline):
         made: Self = cls(**{name: given[name] for name in {*expected, *optional} & given.keys()} | kwargs)
         made.register_to_config(_name_or_path=pipeline.config.get("_name_or_path"))
         made.trigger_words = getattr(pipeline, "trigger_words", ())
+        made.person = getattr(pipeline, "person", None)
         return made
 
     @classmethod

@@ -49,7 +49,8 @@ class VQAUFacePipeline(FacePipeline):
         prompt: text in place of ``expression``. What it says becomes action units: read exactly if it is a text of
             ``facs.describe``, else by a guess, of which a warning tells if words were not understood.
         aus: scores or notation in place of ``expression``, or beside a ``prompt`` that says the same.
-        identity: integer seeds or codes (46,) or (B, 46): the same is the same person; None draws a person a face.
+        identity: integer seeds or codes (46,) or (B, 46): the same is the same person. None is the person of
+            an adapter that is on, see `adapter_person`, or else draws a person a face.
         attributes: age, gender, skin, hair, light, background, head_pose, gaze and fields of an appearance, as a
             mapping or one each; see ``anatomy.resolve_attributes``. What is left open follows person and scene.
         negative_prompt, negative_aus: an expression to keep away from, for ``guidance_scale`` other than 1.
@@ -129,6 +130,7 @@ class VQAUFacePipeline(FacePipeline):
         sampling = _sampling(temperature, top_k, top_p, choice_temperature)
         callback = (callback_on_step_end, callback_on_step_end_tensor_inputs)
         run = self.prepare_run(num_inference_steps, scales, sampling, callback, max_batch, output_type)
+        identity = self.adapter_person() if identity is None else identity
         try:
             shown = self.encode_expressions(expression, prompt, aus)
             avoided = self.encode_negatives(negative_prompt, negative_aus, run.guidance)
@@ -258,6 +260,7 @@ class VQAUFacePipeline(FacePipeline):
         callback = (callback_on_step_end, callback_on_step_end_tensor_inputs)
         sampling = _sampling(temperature)
         run = self.prepare_run(num_inference_steps, (guidance_scale,), sampling, callback, MAX_BATCH, output_type)
+        identity = self.adapter_person() if identity is None else identity
         try:
             shown = self.encode_expressions(aus=aus)
             if self.check_inputs(shown[:1], [], identity, attributes, 1) != 1:

@@ -1,5 +1,6 @@
 """Which files are adapters, where they are found, and what is said about those that are none."""
 
+import dataclasses
 import os
 import shutil
 import time
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 from toy_adapters import make_adapter
 from toy_pipeline import toy_pipeline
 
+from auface_diffusers.anatomy.identity import neutral_code
 from auface_diffusers.pipelines.adapter_files import HEADER, AdapterInfo, write_adapter
 from comfyui_auface.adapter_files import KEY, NO_FILE, about, file_stamp, find_adapter, is_adapter, list_adapters
 
@@ -189,5 +191,7 @@ def test_what_an_adapter_is():
         "trained on 24 pictures of 8 people; 60 steps; units 1, 12",
         "trigger: clay (stands before each text by itself)",
     ]
+    anna = dataclasses.replace(info, person=tuple(neutral_code().tolist()))
+    assert about(anna, 1).split("\n")[1:] == ["person: drawn where VQ-AUFace Generate has identity -1"]
     strange = {"pictures": "many", "units": [1]}
     assert about(AdapterInfo(*["loha", 1, 1.0, (), {"transformer": ()}, {"transformer": "0"}, (), "", strange]), 1)

@@ -20,6 +20,7 @@ sys.path.append(str(Path(__file__).parent))  # the helpers beside this file
 import real_comfyui
 from real_comfyui import ROOT, Server
 
+from auface_diffusers.anatomy.identity import sample_identity
 from auface_diffusers.facs import units
 from train_lora.__main__ import main as train
 
@@ -59,6 +60,7 @@ def files(tmp_path_factory):
         loha={"kind": "loha", "seed": 3},
         lokr={"kind": "lokr", "seed": 4},
         words={"text": ("q_proj",), "seed": 5, "trigger": "toon"},
+        anna={"seed": 6, "person": tuple(sample_identity(11).tolist())},
         base={"base": {"transformer": "0" * 16}},
         channels={"channels": tuple(units.channels)[:-1]},
     )
@@ -73,7 +75,7 @@ def server(request, tmp_path_factory, files):
     ours, stock, more = base / "models" / "auface" / "loras", base / "models" / "loras", other / "faces" / "loras"
     for folder in (ours, stock, more):
         folder.mkdir(parents=True)
-    for name in ("dora", "loha", "lokr", "words"):
+    for name in ("anna", "dora", "loha", "lokr", "words"):
         shutil.copy(files / f"{name}.safetensors", ours)
     shutil.copy(files / "clay.safetensors", ours / "adapter.safetensors")
     shutil.copy(files / "dora.safetensors", stock / "adapter.safetensors")  # of the same name
@@ -152,7 +154,9 @@ def away(some, other):
 def test_our_files_of_all_folders_are_in_the_menu(server):
     spec = server.json("/object_info")["AUFaceLoRA"]["input"]["required"]["lora"]
     choices = spec[0] if isinstance(spec[0], list) else spec[1]["options"]
-    ours = [f"auface/loras/{name}.safetensors" for name in ("adapter", "dora", "loha", "lokr", "shared", "words")]
+    ours = [
+        f"auface/loras/{name}.safetensors" for name in ("adapter", "anna", "dora", "loha", "lokr", "shared", "words")
+    ]
     assert choices == [*ours, *(f"loras/{name}.safetensors" for name in ("adapter", "base", "channels", "damaged"))]
 
 
@@ -239,6 +243,28 @@ def test_every_kind_and_chains_draw_what_the_library_draws(server, make, files, 
     assert "plain" in again.executed
     assert "loader" not in again.executed  # the same weights, which were patched meanwhile
     assert np.array_equal(shown(again, "plain seen"), shown(first, "plain seen"))
+
+
+def test_a_person_is_drawn_where_no_identity_is_named(server, make, files, tmp_path):
+    worn = {
+        "anna": ("loader", "auface/loras/anna.safetensors", 1.0),
+        "both": ("anna", "auface/loras/dora.safetensors", 0.5),
+    }
+    prompt = make(worn, on="anna", behind="both", named="anna", plain="loader")
+    for name in ("on", "behind", "plain"):
+        prompt[name]["inputs"]["identity"] = -1
+    run = server.run(prompt)
+    assert run.error is None
+    assert run.texts["anna"].split("\n")[1] == "person: drawn where VQ-AUFace Generate has identity -1"
+    options = {"aus": ["6C+12D", "1C+2C+26D"], "seed": [0, 0], "num_inference_steps": 2, "guidance_scale": 1.0}
+    anna, dora = ([str(files / f"{name}.safetensors"), weight] for name, weight in (("anna", 1.0), ("dora", 0.5)))
+    adapters = {"on": [anna], "behind": [anna, dora], "named": [anna], "plain": []}
+    wanted = {name: {"call": "faces", "options": options, "adapters": some} for name, some in adapters.items()}
+    wanted["named"] = wanted["named"] | {"options": options | {"identity": 1}}
+    drawn = reference(server, tmp_path, wanted)
+    for name, picture in drawn.items():
+        assert away(shown(run, f"{name} seen"), picture) <= 1, name
+    assert len({picture.tobytes() for picture in drawn.values()}) == len(drawn)
 
 
 def test_a_node_without_it_in_the_same_run_is_unaffected(server, make):

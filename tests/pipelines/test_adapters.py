@@ -10,7 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from toy_adapters import face, logits, make_adapter
 
-from auface_diffusers import VQAUFaceEditPipeline
+from auface_diffusers import VQAUFaceEditPipeline, VQAUFacePipeline
+from auface_diffusers.anatomy.identity import sample_identity
 from auface_diffusers.facs import units
 from auface_diffusers.models import FaceTransformer
 from auface_diffusers.models.adapters import (
@@ -110,6 +111,8 @@ def test_other_files_are_refused(pipe, file, tmp_path):
         ({"layers": {"unet": ["a"]}}, "unet"),
         ({"base": {}}, "base of"),
         ({"layers": None}, "cannot be used"),
+        ({"person": [0.5] * 45}, r"identity code \(45,\).*give floats \(B, 46\)"),
+        ({"person": [7.0] * 46}, "identity code 7: the first 6"),
     ],
 )
 def test_a_header_that_cannot_be_is_refused(pipe, file, tmp_path, change, message):
@@ -412,6 +415,33 @@ def test_trigger_words_come_before_the_texts_while_they_are_on(pipe, file):
     assert texts[-1][0].startswith("toon, ")
     pipe.disable_lora()
     assert pipe.with_triggers(["A smile."]) == ["A smile."]
+
+
+def test_a_person_is_drawn_where_no_identity_is_named(pipe, edit, file):
+    """And the last one, of several; with the look that belongs to it in every scene."""
+    anna, boris = (sample_identity(seed) for seed in (11, 12))
+
+    def drawn(**options):
+        return pipe("12D", seed=3, num_inference_steps=2, output_type="pt", **options)
+
+    before = drawn()
+    for name, seed, person in (("style", 1, ()), ("anna", 2, anna.tolist()), ("boris", 3, boris.tolist())):
+        pipe.load_lora_weights(file(name, seed=seed, person=tuple(person)), name)
+    for names, person in ((["style"], None), (["anna", "style"], anna), (["anna", "boris"], boris)):
+        pipe.set_adapters(names)
+        out = drawn()
+        assert torch.equal(out.identity, before.identity if person is None else person[None])
+        assert torch.equal(out.images, drawn(identity=out.identity).images)
+        frames = pipe.sequence(["0", "12D"], seed=3, num_inference_steps=2, output_type="pt")
+        assert torch.equal(frames.identity, out.identity.expand(2, -1))
+    assert torch.equal(drawn(identity=3).identity, sample_identity(3)[None])
+    pipe.set_adapters(["anna", "boris"], [1.0, 0.0])
+    assert torch.equal(drawn().identity, anna[None])
+    pipe.disable_lora()
+    assert torch.equal(drawn().images, before.images)
+    pipe.person = boris  # of an adapter that is part of the weights
+    made = VQAUFacePipeline.from_pipe(pipe)
+    assert torch.equal(made("12D", seed=3, num_inference_steps=2).identity, boris[None])
 
 
 def test_the_text_model_may_be_adapted_too(pipe, file):

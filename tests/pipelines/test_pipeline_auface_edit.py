@@ -9,7 +9,8 @@ from PIL import Image
 
 from auface_diffusers import VQAUFaceEditPipeline
 from auface_diffusers.anatomy import Appearance, Camera, HeadModel, project_points
-from auface_diffusers.anatomy.fit import fit_head
+from auface_diffusers.anatomy.fit import fit_head, fit_person
+from auface_diffusers.anatomy.identity import identity_codes, neutral_code, sample_identity
 from auface_diffusers.facs import AUSet
 from auface_diffusers.pipelines.editing import load_images, paste_onto
 from auface_diffusers.pipelines.heads import head_model
@@ -231,9 +232,38 @@ def test_fit_finds_pose_and_camera():
         fit_head(head, points[:, :5], head.levels(aus))
 
 
-def head_codes():
-    from auface_diffusers.anatomy.identity import neutral_code
+def test_one_person_is_fitted_to_many_pictures():
+    """Better than to one, although points are off and some are far off."""
+    head, camera = HeadModel.from_default(), Camera.framed("face", 128)
+    generator = torch.Generator().manual_seed(0)
+    aus = AUSet.parse("12D")
+    turns = torch.tensor([[float(yaw), float(pitch), 0.0] for yaw in (-30, 0, 30) for pitch in (-10, 10)])
+    truth = sample_identity(4)
+    mesh = head(truth.expand(6, -1), aus, pose=turns)
+    points = project_points(mesh.landmarks68, [Appearance()] * 6, camera)[..., :2] / 128
+    points = points + 0.004 * torch.randn(points.shape, generator=generator)
+    points[0, 30:36] += 0.1
+    levels = head.levels(aus).expand(6, -1)
+    together, alone = fit_person(head, points, levels, camera), fit_head(head, points, levels, camera)
+    assert torch.equal(together.codes, together.codes[:1].expand(6, -1))
+    identity_codes(together.codes)  # within bounds
+    assert (together.codes[0, :5] != neutral_code()[:5]).all()
+    assert (together.pose - turns)[1:].abs().max() < 6
 
+    def shape(codes):
+        rest = head(codes).landmarks68
+        return (rest - rest.mean(1, keepdim=True)) / (rest - rest.mean(1, keepdim=True)).norm(dim=(1, 2), keepdim=True)
+
+    def off(codes):
+        return float((shape(codes) - shape(truth[None]))[..., :2].norm(dim=(1, 2)).mean())
+
+    assert off(together.codes) < 0.7 * off(alone.codes)
+    assert off(together.codes) < 0.5 * off(neutral_code()[None])
+    with pytest.raises(ValueError, match="landmarks"):
+        fit_person(head, points[:, :5], levels)
+
+
+def head_codes():
     return neutral_code().expand(2, -1)
 
 

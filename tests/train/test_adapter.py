@@ -284,6 +284,30 @@ def test_pictures_are_given_borrowed_looks(tmp_path, base, folder):
         config(tmp_path, base, folder, borrowed=2)
 
 
+def test_one_person_has_one_identity_which_the_file_keeps(tmp_path, base, folder):
+    many = AdapterStage(config(tmp_path, base, folder, out=str(tmp_path / "many")))
+    assert many.info.person == ()
+    one = config(tmp_path, base, folder, person=True, scores=8)
+    stage = AdapterStage(one)
+    codes = stage.source.__getitems__(list(range(12))).identity
+    assert torch.equal(codes, torch.tensor([stage.info.person] * 12))
+    assert not torch.equal(codes[0], many.source.__getitems__([0]).identity[0])
+    assert stage.sheet(stage.players["adapter"].eval()).shape == (
+        3,
+        4 * 64,
+        8 * 64,
+    )  # before, after, the person, the pictures
+    assert run(one)["finished"]
+    pipe = VQAUFacePipeline.from_pretrained(base, torch_dtype=torch.float32)
+    pipe.load_lora_weights(tmp_path / "run" / "model" / "adapter.safetensors", "anna")
+    assert torch.equal(pipe("12D", seed=1, num_inference_steps=1).identity, codes[:1])
+
+
+def test_made_faces_are_no_pictures_of_one_person(tmp_path, base, clay):
+    with pytest.raises(ValueError, match="person: data holds made faces"):
+        AdapterStage(config(tmp_path, base, clay, person=True))
+
+
 def test_fits_are_kept(tmp_path, folder):
     source = FacesConfig(str(folder)).open(pictures=True)
     looks = []

@@ -62,6 +62,8 @@ class AdapterConfig:
         report: scores of the standard suite that are drawn before and after, for the difference of AAAD with its
             interval; 0 is no report.
         drop, drop_all, feature_weight, free_texts: see `GeneratorConfig`.
+        person: all pictures show the same one. Then one identity is fitted to all of them and kept in the file; a
+            pipeline with the adapter draws this person unless it is told another.
         borrowed: how often a picture of whom nobody knows more than its points is given the identity that fits it and
             the look of a random person. A pipeline always gives both: an adapter that has seen them only left out does
             little beside them. 0 is never; less than 1 keeps it useful without.
@@ -80,6 +82,7 @@ class AdapterConfig:
     drop_all: float = 0.04
     feature_weight: float = 2.0
     free_texts: float = 0.4
+    person: bool = False
     borrowed: float = 0.8
     memory: bool = True
     leave_out: ClassVar[tuple[str, ...]] = ()
@@ -128,9 +131,10 @@ class AdapterStage(GeneratorStage):
             found: Tensor = self.tokenizer(images).landmarks
             return found
 
-        fitted = FittedSource(
-            faces.open(pictures=True), landmarks, self.pipe.config["framing"], out / "fits.safetensors"
-        )
+        source, framing = faces.open(pictures=True), self.pipe.config["framing"]
+        fitted = FittedSource(source, landmarks, framing, out / "fits.safetensors", self.config.person)  # type: ignore[attr-defined] # an AdapterConfig
+        if self.config.person and not fitted.pictures:  # type: ignore[attr-defined] # as above
+            raise ValueError("person: data holds made faces, each of which has its own identity; it is for pictures")
         size = self.tokenizer.config["image_size"]
         seen = fitted.__getitems__([0]).images.shape[-1]
         if seen != size:
@@ -165,7 +169,8 @@ class AdapterStage(GeneratorStage):
         labels = [source.__getitems__([number]).labels[0] for number in range(len(self.faces))]
         config = self.pipe.config
         sample = {name: config[name] for name in ("num_inference_steps", "guidance_scale", "framing")}
-        return {"data": summary(labels, source.poor), "sample": sample, "steps": self.config.train.steps}
+        found = {"data": summary(labels, source.poor), "sample": sample, "steps": self.config.train.steps}
+        return found | {"person": source.person}
 
     def _scores(self, count: int) -> list[Wanted]:
         """Scores at even distances in the standard suite, which no training has seen."""
@@ -240,7 +245,9 @@ class AdapterStage(GeneratorStage):
         return float(F.cross_entropy(logits[where.to(model.device)].float(), moved.codes[where.to(model.device)]))
 
     def sheet(self, model: Any) -> Tensor | None:  # noqa: ANN401 - as above
-        """Held-out scores as the base draws them, above the same with the adapter; last, pictures of the data."""
+        """Held-out scores as the base draws them, above the same with the adapter; then, if the pictures show one
+        person, the first ones on this person; last, pictures of the data.
+        """
         some = range(0, len(self.source), max(1, len(self.source) // ACROSS))[:ACROSS]
         shown = self.source.__getitems__([some[i % len(some)] for i in range(ACROSS)])
         real = self._paint(shown.codes.to(model.device), shown)
@@ -248,7 +255,14 @@ class AdapterStage(GeneratorStage):
             return rows([real])
         before, now = self.base_pictures(), self.pictures(self.wanted[: 2 * ACROSS])
         pairs = [part[i : i + ACROSS] for i in range(0, len(now) - ACROSS + 1, ACROSS) for part in (before, now)]
-        return rows([*pairs, real])
+        return rows([*pairs, *self._as_person(), real])
+
+    def _as_person(self) -> list[Tensor]:
+        """The first held-out scores on the one person of the pictures."""
+        if not self.info.person:
+            return []
+        scores = [one.item.aus for one in self.wanted[:ACROSS]]
+        return [self.pipe(scores, seed=list(range(len(scores))), output_type="pt").images]
 
     def export(self, model: Any, folder: Path, report: Mapping[str, Any]) -> None:  # noqa: ANN401 - as above
         """The adapter's file, sheets and numbers before and after, and a card."""
