@@ -311,7 +311,7 @@ def test_a_change_runs_only_what_depends_on_it(server, make):
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        ("auface/loras/gone.safetensors", "auface/loras/adapter.safetensors, auface/loras/dora.safetensors, "),
+        ("auface/loras/gone.safetensors", "auface/loras/adapter.safetensors, auface/loras/anna.safetensors, "),
         ("auface/loras/gone.safetensors", "train_lora adapter` writes: put it into {models}/auface/loras and press R"),
         ("loras/../../input/openface_like.csv", "is not in {models}/auface/loras or "),
         ("no adapter yet", "'no adapter yet' is not in"),
