@@ -73,6 +73,13 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--pose", help="yaw,pitch,roll in degrees: to the person's left, up, left")
     command.add_argument("--gaze", help="yaw,pitch in degrees")
     command.add_argument("--model", type=Path, metavar="FOLDER", help="a saved pipeline (default: the embedded one)")
+    command.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="FILE[=WEIGHT]",
+        help="of train_lora adapter; may be repeated",
+    )
     command.add_argument("--attention", default="auto", help="auto, native, xformers, ...")
     command.set_defaults(stopped=STOPPED)
 
@@ -92,7 +99,7 @@ def generate_command(arguments: argparse.Namespace) -> dict[str, Any]:
     _check_png(arguments.output)
     attributes = read_attributes(arguments.attributes, arguments.pose, arguments.gaze)
     with plain_errors():
-        pipe = load_pipeline(arguments.model, arguments.attention)
+        pipe = load_pipeline(arguments.model, arguments.attention, arguments.adapter)
         people = [one.person for one in wanted if one.person is not None]
         out: Any = pipe(
             [one.codes for one in wanted],
@@ -189,7 +196,7 @@ def animate_command(arguments: argparse.Namespace) -> dict[str, Any]:
     part = part_of(arguments.output)  # before the work: a folder that cannot be written is no news after it
     try:
         with plain_errors():
-            pipe = load_pipeline(arguments.model, arguments.attention)
+            pipe = load_pipeline(arguments.model, arguments.attention, arguments.adapter)
             out = pipe.interpolate(
                 arguments.a,
                 arguments.b,
@@ -340,6 +347,7 @@ def _settings(pipe: Any, arguments: argparse.Namespace) -> dict[str, Any]:  # no
         "steps": steps if arguments.steps is None else arguments.steps,
         "guidance_scale": guidance if arguments.guidance is None else arguments.guidance,
         "model": model_hash(arguments.model or WEIGHTS / "default"),
+        "adapters": {name: one.weight for name, one in pipe.adapters.items()},
         "version": __version__,
     }
 
@@ -348,7 +356,7 @@ def _edit_pipeline(arguments: argparse.Namespace, drawn: bool) -> VQAUFaceEditPi
     """For faces that were not ``drawn`` by auface, with the estimator that reads what they show, if there is one."""
     from auface_diffusers.pipelines import VQAUFaceEditPipeline
 
-    pipe = load_pipeline(arguments.model, arguments.attention)
+    pipe = load_pipeline(arguments.model, arguments.attention, arguments.adapter)
     edit = VQAUFaceEditPipeline.from_pipe(pipe, estimator=None if drawn else load_estimator(arguments.model))
     edit.set_progress_bar_config(disable=not sys.stderr.isatty(), leave=False)
     return edit

@@ -22,8 +22,12 @@ LABEL = 18
 """Pixels of a line of text on a sheet."""
 
 
-def load_pipeline(folder: Path | None, attention: str = "auto") -> VQAUFacePipeline:
-    """The pipeline in a folder, or the embedded one, on CUDA where there is one; a progress bar on terminals only."""
+def load_pipeline(folder: Path | None, attention: str = "auto", adapters: Sequence[str] = ()) -> VQAUFacePipeline:
+    """The pipeline in a folder, or the embedded one, on CUDA where there is one; a progress bar on terminals only.
+
+    Args:
+        adapters: files, each with ``=0.8`` behind it where its weight is not 1. Their names are those of the files.
+    """
     import torch
 
     from auface_diffusers.pipelines import VQAUFacePipeline
@@ -35,10 +39,27 @@ def load_pipeline(folder: Path | None, attention: str = "auto") -> VQAUFacePipel
             pipe = VQAUFacePipeline.from_default()
         else:
             pipe = VQAUFacePipeline.from_pretrained(folder, torch_dtype=torch.float32)
+        _load_adapters(pipe, adapters)
         pipe.to("cuda" if torch.cuda.is_available() else "cpu")
         pipe.set_attention(attention)
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty(), leave=False)
     return pipe
+
+
+def _load_adapters(pipe: VQAUFacePipeline, adapters: Sequence[str]) -> None:
+    weights: dict[str, float] = {}
+    for given in adapters:
+        file, equals, said = given.rpartition("=")
+        if not equals or Path(given).is_file():  # a name may have one
+            file, said = given, "1"
+        try:
+            weight = float(said)
+        except ValueError:
+            raise ValueError(f"--adapter {given!r}: FILE or FILE=WEIGHT, such as anna.safetensors=0.8") from None
+        name = Path(file).stem.replace(".", "_")
+        weights[pipe.load_lora_weights(file, f"{name}_{len(weights)}" if name in weights else name)] = weight
+    if weights:
+        pipe.set_adapters(list(weights), list(weights.values()))
 
 
 @contextlib.contextmanager

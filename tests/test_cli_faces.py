@@ -14,14 +14,17 @@ import pytest
 import torch
 import toy_pipeline
 from PIL import Image, ImageSequence
+from toy_adapters import make_adapter
 
 from auface_diffusers import cli_faces
+from auface_diffusers.anatomy import sample_identity
 from auface_diffusers.cli import main
 from auface_diffusers.cli_faces import read_attributes
 from auface_diffusers.cli_models import load_pipeline, model_hash
 from auface_diffusers.face_file import face_bytes, read_face, save_face, write_all
 from auface_diffusers.models import AUEstimator, au_estimator
 from auface_diffusers.pipelines import VQAUFacePipeline, animation, base
+from auface_diffusers.pipelines.adapter_files import write_adapter
 
 EMBEDDED = au_estimator.WEIGHTS / "default"
 
@@ -84,6 +87,38 @@ def test_every_option_of_generate_changes_the_face(call):
     same = [" ".join(option) for option in options if face(*option) == plain]
     assert not same
     assert face("--attention", "native") == plain
+
+
+def test_adapters(call, model, tmp_path):
+    pipe, who = VQAUFacePipeline.from_pretrained(model), sample_identity(11)
+    files = [tmp_path / "anna.safetensors", tmp_path / "a=b.v2.safetensors", tmp_path / "more" / "anna.safetensors"]
+    (tmp_path / "more").mkdir()
+    for seed, (file, values) in enumerate(zip(files, ({"person": tuple(who.tolist())}, {}, {}), strict=True)):
+        write_adapter(file, make_adapter(pipe, seed=seed, **values))
+
+    def face(*given, command=("generate", "12D")):
+        call(*command, "--seed", 3, *(part for one in given for part in ("--adapter", one)), "-o", "a.png")
+        return pixels("a.png").tobytes(), read_face("a.png")
+
+    (plain, info), (worn, shown) = face(), face(files[0])
+    assert info["adapters"] == {}
+    assert (shown["adapters"], shown["identity_code"]) == ({"anna": 1.0}, who.tolist())
+    pipe.load_lora_weights(files[0])
+    assert np.asarray(pipe("12D", seed=3).images[0]).tobytes() == worn
+    assert face(f"{files[0]}=0")[0] == plain
+    mixed, shown = face(f"{files[0]}=0.5", files[1], f"{files[2]}=-1")
+    assert shown["adapters"] == {"anna": 0.5, "a=b_v2": 1.0, "anna_2": -1.0}
+    assert len({plain, worn, mixed}) == 3
+    edits = []
+    for some in ([files[0]], [files[0], files[1]]):
+        face(files[0])
+        edits.append(face(*some, command=("edit", "a.png", "4D"))[0])
+    assert edits[0] != edits[1]
+    films = []
+    for some in ([], ["--adapter", files[1]]):
+        call("animate", "0", "12D", "--frames", 2, "-o", "film.gif", *some)
+        films.append((tmp_path / "film.gif").read_bytes())
+    assert films[0] != films[1]
 
 
 def test_several_faces_become_numbered_files(call):
@@ -169,6 +204,12 @@ def test_animate(call, tmp_path, ending):
         (["generate", "12D", "--attributes", "height=3"], "height"),
         (["generate", "12D", "--attributes", "{"], "JSON"),
         (["generate", "12D", "--attention", "nonsense"], "nonsense"),
+        (["generate", "12D", "--adapter", "none.safetensors"], "none.safetensors is no file"),
+        (
+            ["generate", "12D", "--adapter", "none.safetensors=much"],
+            "--adapter 'none.safetensors=much': FILE or FILE=",
+        ),
+        (["animate", "0", "12D", "--adapter", "none.safetensors=nan"], "none.safetensors is no file"),
         (["generate", "12D", "-o", "a.jpg"], "a.jpg"),
         (["generate", "12D", "-o", "no/a.png"], "no"),
         (["edit", "none.png", "12D"], "none.png"),
@@ -258,7 +299,7 @@ def test_stopped_midway_nothing_is_left(call, command, tmp_path, monkeypatch):
 
 def test_ctrl_c_in_a_process(model, tmp_path):
     code = "import sys; from auface_diffusers.cli import main; sys.exit(main())"
-    options = ["animate", "0", "12D", "--steps", "1000000", "--model", str(model)]
+    options = ["animate", "0", "12D", "--steps", "20000", "--model", str(model)]
     process = subprocess.Popen(
         [sys.executable, "-c", code, *options],
         cwd=tmp_path,
