@@ -162,6 +162,7 @@ def adapter_card(info: AdapterInfo, description: Mapping[str, Any], report: Mapp
     lines += [f'pipe.load_lora_weights("{name}", adapter_name="mine")', 'pipe.set_adapters("mine", 0.8)', "```", ""]
     lines += [f"- Kind: {info.kind}, rank {info.rank}, alpha {info.alpha:g}, targets {', '.join(info.targets)}."]
     lines += [f"- Base: {', '.join(f'{part} {value}' for part, value in info.base.items())}; others are refused."]
+    lines += ["- Person: drawn where no `identity` is named."] if info.person else []
     lines += [f"- Trigger words: {trigger}.", f"- Pictures: {json.dumps(info.data)}."]
     lines += [
         f"- Steps: {report['step']}, in {report['seconds'] / 60:.1f} min.",

@@ -289,7 +289,10 @@ def test_one_person_has_one_identity_which_the_file_keeps(tmp_path, base, folder
     assert many.info.person == ()
     one = config(tmp_path, base, folder, person=True, scores=8)
     stage = AdapterStage(one)
-    codes = stage.source.__getitems__(list(range(12))).identity
+    batch = stage.source.__getitems__(list(range(12)))
+    codes = batch.identity
+    other = AdapterStage(dataclasses.replace(one, person=False)).source.__getitems__(list(range(12)))
+    assert not torch.equal(batch.structure, other.structure)  # in the same folder
     assert torch.equal(codes, torch.tensor([stage.info.person] * 12))
     assert not torch.equal(codes[0], many.source.__getitems__([0]).identity[0])
     assert stage.sheet(stage.players["adapter"].eval()).shape == (
@@ -298,6 +301,7 @@ def test_one_person_has_one_identity_which_the_file_keeps(tmp_path, base, folder
         8 * 64,
     )  # before, after, the person, the pictures
     assert run(one)["finished"]
+    assert "- Person: drawn where no `identity`" in (tmp_path / "run" / "model" / "README.md").read_text()
     pipe = VQAUFacePipeline.from_pretrained(base, torch_dtype=torch.float32)
     pipe.load_lora_weights(tmp_path / "run" / "model" / "adapter.safetensors", "anna")
     assert torch.equal(pipe("12D", seed=1, num_inference_steps=1).identity, codes[:1])

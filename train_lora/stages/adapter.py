@@ -143,7 +143,8 @@ class AdapterStage(GeneratorStage):
             sys.stderr.write(
                 f"{fitted.poor} of {len(fitted)} pictures do not fit the head: trained without structure\n"
             )
-        return PreparedSource(fitted, self.tokenizer, out, settled(self.config.train.precision) == "bf16")  # type: ignore[arg-type] # has what it reads
+        kept = out / "one-person" if self.config.person else out  # type: ignore[attr-defined] # as above
+        return PreparedSource(fitted, self.tokenizer, kept, settled(self.config.train.precision) == "bf16")  # type: ignore[arg-type] # has what it reads
 
     def losses(self, batch: PreparedBatch, step: Step) -> Iterator[tuple[str, Tensor, Mapping[str, float]]]:
         """Those of the generator, with borrowed looks."""
