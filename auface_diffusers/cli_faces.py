@@ -138,6 +138,9 @@ def edit_command(arguments: argparse.Namespace) -> dict[str, Any]:
     seed = source["seed"] if arguments.seed is None else arguments.seed
     with plain_errors():
         pipe = _edit_pipeline(arguments, source["drawn"])
+        off = [name for name in source["adapters"] if name not in pipe.get_active_adapters()]
+        if off:
+            sys.stderr.write(f"{arguments.image} was drawn with --adapter {', '.join(off)}, which is not on now\n")
         out: Any = pipe(
             open_image(arguments.image),
             arguments.codes,
@@ -170,6 +173,7 @@ def _source(arguments: argparse.Namespace) -> dict[str, Any]:
             "code": people[0] if people else None,
             "attributes": read_attributes(arguments.attributes, arguments.pose, arguments.gaze),
             "seed": 0,
+            "adapters": {},
         }
     if "sheet" in info:
         raise ValueError(f"{arguments.image} is a sheet of several faces: give a file with one")
@@ -180,6 +184,7 @@ def _source(arguments: argparse.Namespace) -> dict[str, Any]:
     if lacks:
         raise ValueError(f"{arguments.image}: its PNG text lacks {', '.join(lacks)}; save it without its metadata")
     known = {name: info[name] for name in ("aus", "attributes", "seed")}
+    known["adapters"] = info.get("adapters", {})
     return known | {"drawn": True, "identity": info.get("identity"), "code": _code(info["identity_code"])}
 
 

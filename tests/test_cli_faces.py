@@ -114,6 +114,8 @@ def test_adapters(call, model, tmp_path):
         face(files[0])
         edits.append(face(*some, command=("edit", "a.png", "4D"))[0])
     assert edits[0] != edits[1]
+    face(files[0])
+    assert "a.png was drawn with --adapter anna, which is not on" in call("edit", "a.png", "4D", "-o", "b.png").err
     films = []
     for some in ([], ["--adapter", files[1]]):
         call("animate", "0", "12D", "--frames", 2, "-o", "film.gif", *some)

@@ -25,6 +25,7 @@ from train_lora.data.fitted import FittedSource
 from train_lora.data.prepare import prepare
 from train_lora.data.prepare_config import PrepareConfig
 from train_lora.data.quality import QualityConfig
+from train_lora.data.shards import read_shard, shard_name, write_shard
 from train_lora.data.split import SplitConfig
 from train_lora.loop import LoopConfig, Step, train
 from train_lora.memory import GB, Memory, check, estimate, step_bytes
@@ -295,16 +296,23 @@ def test_one_person_has_one_identity_which_the_file_keeps(tmp_path, base, folder
     assert not torch.equal(batch.structure, other.structure)  # in the same folder
     assert torch.equal(codes, torch.tensor([stage.info.person] * 12))
     assert not torch.equal(codes[0], many.source.__getitems__([0]).identity[0])
-    assert stage.sheet(stage.players["adapter"].eval()).shape == (
-        3,
-        4 * 64,
-        8 * 64,
-    )  # before, after, the person, the pictures
+    sheet = stage.sheet(stage.players["adapter"].eval())
+    assert sheet.shape == (3, 4 * 64, 8 * 64)  # rows: before, after, the person, the pictures
     assert run(one)["finished"]
     assert "- Person: drawn where no `identity`" in (tmp_path / "run" / "model" / "README.md").read_text()
     pipe = VQAUFacePipeline.from_pretrained(base, torch_dtype=torch.float32)
     pipe.load_lora_weights(tmp_path / "run" / "model" / "adapter.safetensors", "anna")
     assert torch.equal(pipe("12D", seed=1, num_inference_steps=1).identity, codes[:1])
+
+
+def test_pictures_of_several_people_are_not_of_one(tmp_path, base, folder):
+    path = folder / shard_name(0)
+    samples = list(read_shard(path))
+    for number, (_, sample) in enumerate(samples):
+        sample["json"] = json.dumps(json.loads(sample["json"]) | {"subject": "ab"[number % 2]}).encode()
+    write_shard(path, samples)
+    with pytest.raises(ValueError, match=r"person: the pictures show 2 people \(a, b\): make data of one"):
+        AdapterStage(config(tmp_path, base, folder, person=True))
 
 
 def test_made_faces_are_no_pictures_of_one_person(tmp_path, base, clay):

@@ -1,7 +1,6 @@
 """The training loop: stopped, killed, split or shared, it makes the same losses and the same model."""
 
 import dataclasses
-import gc
 import hashlib
 import importlib.util
 import json
@@ -10,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from toy_stage import ToySource, ToyStage, free_port, run_toy, toy_config
 
 from auface_diffusers.facs import units
 from auface_diffusers.models.face_tokenizer import FaceTokenizer
-from train_lora import loop, precision, reading
+from train_lora import loop, precision
 from train_lora.__main__ import COMMANDS, main
 from train_lora.ablate import AblateConfig
 from train_lora.config import ConfigError, load_config
@@ -677,57 +675,6 @@ def test_overrides_reach_nested_values(tokenizer_toml):
 def test_a_batch_larger_than_the_data_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"4 samples are fewer than a batch of 8"):
         run_toy(tmp_path, ToyStage(source=ToySource(4)))
-
-
-class WatchedSource(ToySource):
-    """Says which thread reads, and fails at a reading."""
-
-    def __init__(self, fail_at=None):
-        super().__init__()
-        self.threads, self.fail_at = [], fail_at
-
-    def __getitems__(self, numbers):
-        if len(self.threads) == self.fail_at:
-            raise ValueError("face 3 is damaged")
-        self.threads.append(threading.current_thread().name.split("_")[0])
-        return super().__getitems__(numbers)
-
-
-def read_ahead(monkeypatch):
-    """As where a GPU trains."""
-    monkeypatch.setattr(loop, "batches", lambda *given: reading.ahead(reading.batches(*given)))
-
-
-def test_reading_ahead_changes_no_loss(tmp_path, monkeypatch):
-    run_toy(tmp_path / "plain")
-    read_ahead(monkeypatch)
-    source = WatchedSource()
-    run_toy(tmp_path / "ahead", ToyStage(source=source))
-    assert_same_run(tmp_path / "ahead", tmp_path / "plain")
-    assert set(source.threads[1:6]) == {"reader"}
-    assert source.threads[0] == "MainThread"  # models move in the first step
-    assert "reader" not in {one.name.split("_")[0] for one in threading.enumerate()}
-
-
-def test_reading_ahead_begins_after_the_first_step(tmp_path):
-    made = []
-    batches = reading.ahead(made.append(number) or number for number in range(3))
-    assert next(batches) == 0
-    time.sleep(0.05)
-    assert made == [0]
-    assert list(batches) == [1, 2]
-
-
-def test_what_cannot_be_read_ahead_stops_the_run(tmp_path, monkeypatch):
-    read_ahead(monkeypatch)
-    with pytest.raises(ValueError, match="face 3 is damaged"):
-        run_toy(tmp_path, ToyStage(source=WatchedSource(fail_at=5)))
-    assert checkpoints(tmp_path)
-
-
-def test_garbage_is_collected_as_before_after_a_run(tmp_path):
-    run_toy(tmp_path)
-    assert gc.get_freeze_count() == 0
 
 
 def test_steps_see_their_own_seeds(tmp_path):

@@ -125,16 +125,16 @@ class AdapterStage(GeneratorStage):
         self.of_base: Tensor | None = None
 
     def _open(self, faces: FacesConfig) -> PreparedSource:
-        out = Path(self.config.out)
+        out, person = Path(self.config.out), self.config.person  # type: ignore[attr-defined] # an AdapterConfig
 
         def landmarks(images: Tensor) -> Tensor:
             found: Tensor = self.tokenizer(images).landmarks
             return found
 
         source, framing = faces.open(pictures=True), self.pipe.config["framing"]
-        fitted = FittedSource(source, landmarks, framing, out / "fits.safetensors", self.config.person)  # type: ignore[attr-defined] # an AdapterConfig
-        if self.config.person and not fitted.pictures:  # type: ignore[attr-defined] # as above
-            raise ValueError("person: data holds made faces, each of which has its own identity; it is for pictures")
+        if person:
+            _check_person(source)
+        fitted = FittedSource(source, landmarks, framing, out / "fits.safetensors", person)
         size = self.tokenizer.config["image_size"]
         seen = fitted.__getitems__([0]).images.shape[-1]
         if seen != size:
@@ -143,7 +143,7 @@ class AdapterStage(GeneratorStage):
             sys.stderr.write(
                 f"{fitted.poor} of {len(fitted)} pictures do not fit the head: trained without structure\n"
             )
-        kept = out / "one-person" if self.config.person else out  # type: ignore[attr-defined] # as above
+        kept = out / "one-person" if person else out
         return PreparedSource(fitted, self.tokenizer, kept, settled(self.config.train.precision) == "bf16")  # type: ignore[arg-type] # has what it reads
 
     def losses(self, batch: PreparedBatch, step: Step) -> Iterator[tuple[str, Tensor, Mapping[str, float]]]:
@@ -167,7 +167,7 @@ class AdapterStage(GeneratorStage):
     def _about(self) -> dict[str, Any]:
         """What the adapter's file says of its pictures and samples."""
         source: Any = self.faces.source
-        labels = [source.__getitems__([number]).labels[0] for number in range(len(self.faces))]
+        labels = source.told(range(len(self.faces))).labels
         config = self.pipe.config
         sample = {name: config[name] for name in ("num_inference_steps", "guidance_scale", "framing")}
         found = {"data": summary(labels, source.poor), "sample": sample, "steps": self.config.train.steps}
@@ -281,6 +281,18 @@ class AdapterStage(GeneratorStage):
             (folder / "report.json").write_text(json.dumps(found, indent=1, allow_nan=False), encoding="utf-8")
         text = adapter_card(self.info, asdict(self.config), report, table)
         (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _check_person(source: Any) -> None:  # noqa: ANN401 - a ShardSource or RenderSource
+    """Raises `ValueError` if the data cannot be pictures of one person."""
+    if not getattr(source, "pictures", False):
+        raise ValueError("person: data holds made faces, each of which has its own identity; it is for pictures")
+    people = sorted({str(label["subject"]) for label in source.told(range(len(source))).labels})
+    if 1 < len(people) < len(source):  # as many as pictures: nobody knows who is seen
+        raise ValueError(
+            f"person: the pictures show {len(people)} people ({', '.join(people[:3])}): make data of one of them, or "
+            "person=false"
+        )
 
 
 def load_base(folder: str) -> VQAUFacePipeline:
